@@ -6,7 +6,7 @@ import warnings
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from maskserve.protos import inference_pb2 as maskserve_dot_protos_dot_inference__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -26,7 +26,7 @@ if _version_not_supported:
     )
 
 
-class InferenceAPIsServiceStub:
+class InferenceAPIsServiceStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -47,7 +47,7 @@ class InferenceAPIsServiceStub:
                 _registered_method=True)
 
 
-class InferenceAPIsServiceServicer:
+class InferenceAPIsServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Ping(self, request, context):
@@ -83,7 +83,7 @@ def add_InferenceAPIsServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class InferenceAPIsService:
+class InferenceAPIsService(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

@@ -5,7 +5,7 @@ import warnings
 
 from maskserve.protos import management_pb2 as maskserve_dot_protos_dot_management__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class ManagementAPIsServiceStub:
+class ManagementAPIsServiceStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -46,7 +46,7 @@ class ManagementAPIsServiceStub:
                 _registered_method=True)
 
 
-class ManagementAPIsServiceServicer:
+class ManagementAPIsServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def DescribeModel(self, request, context):
@@ -82,7 +82,7 @@ def add_ManagementAPIsServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ManagementAPIsService:
+class ManagementAPIsService(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

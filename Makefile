@@ -1,0 +1,49 @@
+# The one door. `make up` and `make test` set everything up by themselves; `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.maskserve-setup
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test lint format protos requirements clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "e.g. make up DATA=path/to/labelme    serve models trained on your own photos"
+
+setup: $(STAMP) ## a virtual environment in .venv with everything pinned
+
+$(STAMP): requirements.txt pyproject.toml $(wildcard third_party/detectron2/*.py third_party/detectron2/*.toml)
+	@echo "setup: Python packages into $(VENV) (the first time: about 3 GB to fetch, a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than Python 3.11; say make PYTHON=/path/to/python3.11 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt ./third_party/detectron2
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+up: setup ## train what is missing, then serve both arms (DATA=folder: on your own labelme photos)
+	@exec $(BIN)/maskserve up $(if $(DATA),--data "$(DATA)") $(UP_FLAGS)
+
+test: setup ## all tests, the real TorchServe included
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: setup ## ruff, mypy, import-linter
+	@mkdir -p .cache/namespace && ln -sfn ../.. .cache/namespace/maskserve
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy $(foreach p,cli client gateway handlers imaging modeling protos training,-p maskserve.$(p))
+	@$(BIN)/lint-imports
+
+format: setup ## ruff, in place
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+protos: setup ## regenerate the gRPC stubs
+	@$(BIN)/python -m maskserve.protos.generate
+
+requirements: setup ## compile the pins from pyproject.toml
+	@$(BIN)/uv pip compile --quiet pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
+	  --no-emit-index-url --no-header --no-annotate --no-emit-package detectron2 -o requirements.txt
+
+clean: ## remove what make made (not your runs, data and archives)
+	@rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
