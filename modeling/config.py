@@ -1,0 +1,94 @@
+"""Detectron2's config with our own keys, and a loader whose errors a person can act on.
+
+    new_cfg() ─▶ load_cfg(path) | merge_file(cfg, path) | merge_overrides(cfg, [KEY, VALUE, …])
+
+A YAML file may name another as `_BASE_`; files are read with the safe loader only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from maskserve.modeling import mobilenetv2  # noqa: F401  (registers the backbone)
+from maskserve.protos.errors import ConfigError
+
+PAIR = 2  # KEY and VALUE
+
+
+def new_cfg() -> CfgNode:
+    """Detectron2's defaults plus our keys; nothing in it is tied to a machine (`MODEL.DEVICE` is the CPU)."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+
+    cfg.MODEL.MOBILENETV2 = CfgNode()
+    cfg.MODEL.MOBILENETV2.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.MOBILENETV2.WIDTH_MULT = 1.0
+    cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"  # "BN", "GN", "SyncBN", "FrozenBN"
+
+    cfg.INPUT.COLOR_JITTER = 0.0  # brightness, contrast and saturation change by up to this fraction
+    cfg.INPUT.CACHE_IMAGES = False  # keep the resized training photos in memory (the first of the train sizes)
+
+    cfg.SOLVER.OPTIMIZER = "SGD"  # "AdamW"
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0  # of BASE_LR, for the bottom-up network
+    cfg.SOLVER.EMA_DECAY = 0.0  # above 0: evaluate and keep a moving average of the weights
+    cfg.SOLVER.CHANNELS_LAST = False
+    return cfg
+
+
+def load_cfg(path: Path | str) -> CfgNode:
+    """A config file over the defaults.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or has a key or value that the defaults do not know.
+    """
+    cfg = new_cfg()
+    merge_file(cfg, path)
+    return cfg
+
+
+def merge_file(cfg: CfgNode, path: Path | str) -> None:
+    """Merge a YAML file (and its `_BASE_` files) into `cfg`; ConfigError names the file and the key."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not a YAML config that can be read safely: {error}") from error
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {_reason(error)}") from error
+
+
+def merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
+    """Merge `KEY VALUE` pairs from a command line into `cfg`; ConfigError names the pair at fault."""
+    if len(overrides) % PAIR:
+        raise ConfigError(f"config overrides come as KEY VALUE pairs; {overrides[-1]!r} has no value")
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (AssertionError, KeyError):
+            raise ConfigError(f"config override {key} {value}: no such key {key!r}{_similar(cfg, key)}") from None
+        except (ValueError, TypeError, SyntaxError) as error:
+            raise ConfigError(f"config override {key} {value}: {_reason(error)}") from error
+
+
+def _similar(cfg: CfgNode, key: str) -> str:
+    """Keys that end alike, as a hint for a mistyped one."""
+    tail = key.upper().rpartition(".")[2]
+    found = [name for name in _names(cfg) if name.rpartition(".")[2] == tail and name != key]
+    return f"; did you mean {' or '.join(found[:3])}?" if found else "; config.yaml of a run folder lists all keys"
+
+
+def _names(cfg: CfgNode, prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key, value in cfg.items():
+        names += _names(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [prefix + key]
+    return names
+
+
+def _reason(error: Exception) -> str:
+    return str(error.args[0]) if error.args else type(error).__name__
