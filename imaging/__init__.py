@@ -1,0 +1,9 @@
+"""Pixels: what the worker, the gateway and the trainer must all do alike, once.
+
+    header.py   bytes ─▶ format, mode, size; nothing is decoded, bombs are refused in milliseconds
+    decode.py   bytes ─▶ RGB pixels, upright
+    masks.py    mask probabilities ─▶ COCO RLE ◀─▶ pixels, polygons; coverage
+    overlay.py  pixels + answer ─▶ a picture for people
+
+Every coordinate, size and mask is of the image after its EXIF orientation was applied. Imports no torch.
+"""
