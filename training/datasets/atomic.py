@@ -1,0 +1,56 @@
+"""Several files appear in a folder together, or none does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def landing(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into `folder` when the block succeeds; when it raises they are gone.
+
+    Files of the same names are replaced, others in `folder` stay.
+    """
+    parent = folder.resolve().parent
+    made = next((p for p in reversed([parent, *parent.parents]) if not p.exists()), None)
+    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+        try:
+            yield staged
+            _move(staged, folder)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    except BaseException:
+        if made is not None:
+            _remove_empty(made)
+        raise
+
+
+def _move(staged: Path, folder: Path) -> None:
+    if not folder.exists():
+        staged.chmod(0o777 & ~_umask())
+        os.replace(staged, folder)
+        return
+    for source in sorted(p for p in staged.rglob("*") if p.is_file()):
+        target = folder / source.relative_to(staged)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _remove_empty(top: Path) -> None:
+    """Take away the empty folders that were made on the way."""
+    for path in sorted((p for p in [top, *top.rglob("*")] if p.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()

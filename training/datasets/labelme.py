@@ -1,0 +1,174 @@
+"""Reads labelme JSON (versions 3 to 5): file ▶ checked fields ▶ shapes ▶ polygons ▶ instances.
+
+    LabelledPhoto           one labelme file and the photo it belongs to
+    Instance                shapes of one label joined by `group_id`: polygons in px of the EXIF-oriented photo
+
+Rectangles and circles become polygons, labelme 5's `mask` bitmaps are traced; points and lines have no area and are
+left out, as are the labels `__ignore__` and `_background_`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from maskserve.protos.errors import DataError
+
+SKIPPED_LABELS = frozenset({"__ignore__", "_background_"})
+AREA_SHAPES = frozenset({"polygon", "rectangle", "circle", "mask"})
+CIRCLE_CORNERS = 48
+
+Polygon = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape as labelme drew it; `index` is its place in the file."""
+
+    index: int
+    label: str
+    kind: str
+    points: tuple[tuple[float, float], ...]
+    group_id: int | None
+    bitmap: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """One labelme file; the photo lies at `image_path`, or in `image_data` when the file has it embedded."""
+
+    path: Path
+    shapes: tuple[Shape, ...]
+    image_path: Path
+    image_data: bytes | None
+    stated_size: tuple[int, int] | None
+
+    def image_bytes(self) -> bytes:
+        """The photo's file, from disk where it is there, else from the JSON.
+
+        Raises:
+            DataError: when it is neither.
+        """
+        if self.image_path.is_file():
+            return self.image_path.read_bytes()
+        if self.image_data is not None:
+            return self.image_data
+        raise DataError(
+            f"{self.path}: its photo {self.image_path} is missing; put it there, correct imagePath, "
+            "or save in labelme with the image data embedded."
+        )
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object: polygons (x, y) px of its visible parts; `shapes` are the places of its shapes in the file."""
+
+    label: str
+    polygons: tuple[Polygon, ...]
+    shapes: tuple[int, ...]
+
+
+def is_labelme(content: object) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
+
+
+def read_labelme(path: Path) -> LabelledPhoto:
+    """Read one labelme file.
+
+    Raises:
+        DataError: when it is no JSON, no labelme file, or a shape lacks a label or points.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not readable JSON: {error}. Save it again in labelme, or remove it.") from None
+    if not is_labelme(content):
+        raise DataError(f"{path} is not a labelme file: it has no shapes or no imagePath. Move it elsewhere.")
+    return LabelledPhoto(
+        path=path,
+        shapes=tuple(_shape(path, index, shape) for index, shape in enumerate(content["shapes"])),
+        image_path=path.parent / str(content["imagePath"]).replace("\\", "/"),
+        image_data=_embedded(path, content.get("imageData")),
+        stated_size=_stated_size(content),
+    )
+
+
+def _shape(path: Path, index: int, shape: Any) -> Shape:
+    try:
+        points = tuple((float(x), float(y)) for x, y in shape["points"])
+        label, group_id = str(shape["label"]), shape.get("group_id")
+        kind, bitmap = str(shape.get("shape_type") or "polygon"), shape.get("mask")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DataError(f"{path}: shape {index} has no label or no list of [x, y] points; draw it again.") from None
+    if not all(math.isfinite(v) for point in points for v in point):
+        raise DataError(f"{path}: shape {index} ({label}) has a point that is not a number; draw it again.")
+    return Shape(index, label.strip(), kind, points, group_id, bitmap)
+
+
+def _embedded(path: Path, data: Any) -> bytes | None:
+    if not data:
+        return None
+    try:
+        return base64.b64decode(data, validate=False)
+    except (binascii.Error, TypeError, ValueError):
+        raise DataError(f"{path}: its imageData is not base64; save the file again in labelme.") from None
+
+
+def _stated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    return (int(height), int(width)) if height and width else None
+
+
+def polygons(shape: Shape) -> list[Polygon]:
+    """A shape's outlines; none for shapes without area (points, lines) and for ones with too few points."""
+    if shape.kind == "polygon":
+        return [list(shape.points)] if len(shape.points) >= 3 else []
+    if len(shape.points) < 2 or shape.kind not in AREA_SHAPES:
+        return []
+    (x0, y0), (x1, y1) = shape.points[0], shape.points[1]
+    if shape.kind == "rectangle":
+        return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
+    if shape.kind == "circle":
+        radius = math.hypot(x1 - x0, y1 - y0)
+        turns = [2 * math.pi * k / CIRCLE_CORNERS for k in range(CIRCLE_CORNERS)]
+        return [[(x0 + radius * math.cos(t), y0 + radius * math.sin(t)) for t in turns]] if radius else []
+    return _traced(shape, (min(x0, x1), min(y0, y1)))
+
+
+def _traced(shape: Shape, corner: tuple[float, float]) -> list[Polygon]:
+    """Outlines of a `mask` shape's bitmap, which lies with its top left pixel at `corner`; holes are filled."""
+    try:
+        picture = Image.open(io.BytesIO(base64.b64decode(shape.bitmap or "")))
+        mask = (np.asarray(picture.convert("L")) > 0).astype(np.uint8)
+    except (OSError, ValueError, UnidentifiedImageError):
+        return []
+    fine = np.kron(mask, np.ones((2, 2), np.uint8))
+    pieces, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outlines = [cv2.approxPolyDP(piece, 0.6, True)[:, 0] for piece in pieces]
+    return [
+        [((x + 0.5) / 2 + corner[0], (y + 0.5) / 2 + corner[1]) for x, y in o.tolist()] for o in outlines if len(o) >= 3
+    ]
+
+
+def instances(shapes: Sequence[Shape]) -> Iterator[Instance]:
+    """Objects in the order of their first shape: shapes of one label with one `group_id` are one object."""
+    groups: dict[tuple[object, ...], list[Shape]] = {}
+    for shape in shapes:
+        if shape.label not in SKIPPED_LABELS:
+            key = ("alone", shape.index) if shape.group_id is None else ("group", shape.label, shape.group_id)
+            groups.setdefault(key, []).append(shape)
+    for members in groups.values():
+        outlines = tuple(outline for shape in members for outline in polygons(shape))
+        if outlines:
+            yield Instance(members[0].label, outlines, tuple(shape.index for shape in members))

@@ -1,0 +1,57 @@
+"""What a photo file is, without caring for its extension: size after EXIF orientation, pixels, content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from maskserve.protos.errors import DataError
+
+ORIENTATION_TAG = 0x0112
+TURNED = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap height and width."""
+
+_UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def photo_size(data: bytes) -> tuple[int, int]:
+    """(height, width) after EXIF orientation, from the header.
+
+    Raises:
+        DataError: when Pillow cannot read it.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as photo:
+            turned = photo.getexif().get(ORIENTATION_TAG) in TURNED
+            return (photo.width, photo.height) if turned else (photo.height, photo.width)
+    except _UNREADABLE as error:
+        raise DataError(f"it is no readable photo ({error})") from None
+
+
+def decode_photo(data: bytes) -> np.ndarray:
+    """RGB uint8 (H, W, 3), EXIF orientation applied, as Detectron2 reads it for training.
+
+    Raises:
+        DataError: when Pillow cannot read it.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as photo:
+            upright = ImageOps.exif_transpose(photo)
+            return np.asarray((upright or photo).convert("RGB"))
+    except _UNREADABLE as error:
+        raise DataError(f"it is no readable photo ({error})") from None
+
+
+def content_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def extension(data: bytes) -> str:
+    """The file name extension that fits the content, with its dot."""
+    with Image.open(io.BytesIO(data)) as photo:
+        return {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}.get(
+            photo.format or "", ".img"
+        )
