@@ -35,12 +35,12 @@ def landing(folder: Path) -> Iterator[Path]:
 def _move(staged: Path, folder: Path) -> None:
     if not folder.exists():
         staged.chmod(0o777 & ~_umask())
-        os.replace(staged, folder)
+        staged.replace(folder)
         return
     for source in sorted(p for p in staged.rglob("*") if p.is_file()):
         target = folder / source.relative_to(staged)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
+        source.replace(target)
 
 
 def _umask() -> int:

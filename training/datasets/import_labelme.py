@@ -30,8 +30,6 @@ from maskserve.training.datasets.manifest import SPLITS
 from maskserve.training.datasets.photos import content_hash, extension, photo_size
 from maskserve.training.datasets.splits import stratified
 
-NEEDED_TO_IMPORT = "list all that is wrong with `maskserve data check`"
-
 
 @dataclass(frozen=True)
 class ImportOptions:
@@ -115,7 +113,7 @@ def import_labelme(
     out_dir: Path,
     options: ImportOptions | None = None,
     *,
-    on_photo: Callable[[int, int], None] = lambda done, total: None,
+    on_photo: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Imported:
     """Write `train.json`, perhaps `val.json` and `test.json` into `out_dir`, replacing what was there.
 

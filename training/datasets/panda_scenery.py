@@ -87,7 +87,7 @@ def meadow(size: tuple[int, int], rng: Rng) -> Array:
     far = np.arange(height)[:, None] > horizon - 0.06 * height + hills[None]
     canvas[far] = np.asarray((92, 128, 100), np.float32) * rng.uniform(0.8, 1.1)
     canvas = cv2.GaussianBlur(canvas, (0, 0), height / 200)
-    _ground(canvas, horizon, (86, 138, 46), (138, 168, 78), 0.13, rng)
+    _ground(canvas, horizon, (92, 136, 52), (138, 166, 82), 0.09, rng)
     flowers = [(236, 214, 80), (240, 236, 240), (206, 96, 150)]
     for _ in range(rng.integers(0, 50)):
         y = rng.uniform(horizon, height)
@@ -104,7 +104,9 @@ def rocks(size: tuple[int, int], rng: Rng) -> Array:
         reach = rng.uniform(0.6, 1.1, 9)[:, None] * rng.uniform(0.06, 0.22) * width
         stone = np.stack([np.cos(angles), 0.6 * np.sin(angles)], 1) * reach + (rng.uniform(0, width), y)
         tone = rng.uniform(80, 176) * np.array([1, 0.97, rng.uniform(0.85, 0.96)])
-        cv2.fillPoly(canvas, [(stone + (0, height / 70)).astype(np.int32)], (tone * 0.55).tolist(), cv2.LINE_AA)
+        cv2.fillPoly(
+            canvas, [(stone + np.array([0, height / 70])).astype(np.int32)], (tone * 0.55).tolist(), cv2.LINE_AA
+        )
         cv2.fillPoly(canvas, [stone.astype(np.int32)], tone.tolist(), cv2.LINE_AA)
     return _textured(cv2.GaussianBlur(canvas, (0, 0), height / 300), 0.07, 4, rng)
 
@@ -225,9 +227,9 @@ def stone(at: tuple[float, float], length_px: float, size: tuple[int, int], rng:
 def shadow(canvas: Array, centre: tuple[float, float], reach_px: float) -> None:
     """Darken the ground under an animal, softly."""
     height, width = canvas.shape[:2]
-    y, x = np.ogrid[:height, :width]
-    distance = ((x - centre[0]) / reach_px) ** 2 + ((y - centre[1]) / (0.28 * reach_px)) ** 2
-    canvas *= (1 - 0.45 * np.exp(-1.5 * distance)).astype(np.float32)[..., None]
+    across = np.exp(-1.5 * ((np.arange(width, dtype=np.float32) - centre[0]) / reach_px) ** 2)
+    along = np.exp(-1.5 * ((np.arange(height, dtype=np.float32) - centre[1]) / (0.28 * reach_px)) ** 2)
+    canvas *= (1 - 0.45 * np.outer(along, across)).astype(np.float32)[..., None]
 
 
 # ── the camera ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,18 +14,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from shapely.geometry import Polygon as ShapelyPolygon
 
+from maskserve.protos.errors import DataError
 from maskserve.training.datasets import panda_scenery as scenery
-from maskserve.training.datasets.panda_drawing import (
-    GIANT_PANDA,
-    POSES,
-    RED_PANDA,
-    Array,
-    Placement,
-    Rng,
-    Sprite,
-    render,
-)
+from maskserve.training.datasets.atomic import landing
+from maskserve.training.datasets.panda_drawing import Array, Placement, Rng, Sprite, render
+from maskserve.training.datasets.panda_poses import GIANT_PANDA, POSES, RED_PANDA
 
 CLASS_NAMES = (GIANT_PANDA, RED_PANDA)
 SPLITS = ("train", "test")
@@ -78,14 +73,20 @@ def make_pandas(
     Args:
         size: (height, width) of the largest photo; each is 2/3 to 1 of it and one in three is upright.
         on_photo: called after each photo, for a progress bar.
+
+    Raises:
+        DataError: when `out_dir` has something in it; drawn photos never mix with others.
     """
-    for split, count in enumerate((train, test)):
-        folder = out_dir / SPLITS[split]
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            rng = np.random.default_rng([seed, split, number])
-            _write_photo(folder / f"{number:04}", compose(_photo_size(size, rng), rng), rng)
-            on_photo()
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise DataError(f"{out_dir} is not an empty folder; name a new one, or remove it first.")
+    with landing(out_dir) as staged:
+        for split, count in enumerate((train, test)):
+            folder = staged / SPLITS[split]
+            folder.mkdir()
+            for number in range(count):
+                rng = np.random.default_rng([seed, split, number])
+                _write_photo(folder / f"{number:04}", compose(_photo_size(size, rng), rng), rng)
+                on_photo()
 
 
 def _photo_size(largest: tuple[int, int], rng: Rng) -> tuple[int, int]:
@@ -100,7 +101,10 @@ def compose(size: tuple[int, int], rng: Rng) -> Scene:
     scene = Scene(background(size, rng))
     count = int(rng.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.2, 0.1]))
     in_trees = background is scenery.sky or rng.random() < 0.15
-    (_tree_scene if in_trees else _ground_scene)(scene, count, background, rng)
+    if in_trees:
+        _tree_scene(scene, count, rng)
+    else:
+        _ground_scene(scene, count, background, rng)
     for _ in range(rng.choice([0, 1, 2, 3], p=[0.4, 0.3, 0.2, 0.1])):
         at = rng.uniform(0, size[1]), rng.uniform(0, size[0])
         scene.paint(scenery.leaves(at, rng.uniform(0.08, 0.22) * size[1], size, rng))
@@ -116,7 +120,7 @@ def _columns(count: int, width: int, rng: Rng) -> list[float]:
 def _ground_scene(scene: Scene, count: int, background: scenery.Background, rng: Rng) -> None:
     height, width = scene.size
     feet_cover = {scenery.snow: scenery.mound, scenery.rocks: scenery.stone}.get(background, scenery.tuft)
-    unit = min(scene.size) * rng.uniform(0.17, 0.3) / count**0.35
+    unit = min(scene.size) * rng.uniform(0.17, 0.34) / count**0.35
     depths = np.sort(rng.uniform(0.0, 1.0, count))
     for x, depth in zip(_columns(count, width, rng), depths, strict=True):
         name = CLASS_NAMES[rng.integers(2)]
@@ -135,7 +139,7 @@ def _ground_scene(scene: Scene, count: int, background: scenery.Background, rng:
             scene.paint(scenery.bamboo(x + rng.normal(0, 1.2) * unit_px, 0.07 * unit_px + 1, scene.size, rng))
 
 
-def _tree_scene(scene: Scene, count: int, background: scenery.Background, rng: Rng) -> None:
+def _tree_scene(scene: Scene, count: int, rng: Rng) -> None:
     height, width = scene.size
     unit = min(scene.size) * rng.uniform(0.17, 0.28) / count**0.35
     for x in _columns(count, width, rng):
@@ -158,7 +162,7 @@ def _tree_scene(scene: Scene, count: int, background: scenery.Background, rng: R
 def outlines(alpha: Array) -> list[np.ndarray]:
     """Polygons (P, 2) in px around a visible mask (H, W) 0..1: one for each piece, cut in two where it has a hole."""
     fine = cv2.resize(alpha, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
-    mask = (fine > 0.5).astype(np.uint8)
+    mask = cv2.morphologyEx((fine > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     smallest = max(MIN_PIECE * mask.sum(), 24.0)
     found, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for contour, (_, _, _, parent) in zip(found, tree[0] if tree is not None else (), strict=True):
@@ -167,7 +171,17 @@ def outlines(alpha: Array) -> list[np.ndarray]:
             mask[:, int(contour[:, 0, 0].mean())] = 0
     pieces, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     simple = [cv2.approxPolyDP(p, 0.9, True)[:, 0] for p in pieces if cv2.contourArea(p) > smallest]
-    return [(p + 0.5) / 2 for p in simple if len(p) >= 3]
+    return [ring for p in simple if len(p) >= 3 for ring in _untangled((p + 0.5) / 2)]
+
+
+def _untangled(outline: np.ndarray) -> list[np.ndarray]:
+    """The same outline, or its larger parts where it touches itself."""
+    polygon = ShapelyPolygon(outline)
+    if polygon.is_valid:
+        return [outline]
+    cleaned = polygon.buffer(0)
+    parts = [part for part in getattr(cleaned, "geoms", [cleaned]) if part.area > MIN_PIECE * cleaned.area]
+    return [np.asarray(part.exterior.coords)[:-1] for part in parts]
 
 
 def _shapes(scene: Scene) -> list[dict[str, object]]:
@@ -194,4 +208,4 @@ def _write_photo(stem: Path, scene: Scene, rng: Rng) -> None:
         "imageHeight": scene.size[0],
         "imageWidth": scene.size[1],
     }
-    stem.with_suffix(".json").write_text(json.dumps(labels, indent=1))
+    stem.with_suffix(".json").write_text(json.dumps(labels))
