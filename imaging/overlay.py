@@ -61,8 +61,8 @@ def draw_overlay(image_rgb: Pixels, segmentation: Segmentation, *, legend: bool 
     for instance in reversed(segmentation.instances):  # the best score is drawn last, on top
         _draw_mask(picture, instance, scale)
     canvas = Image.fromarray(picture)
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    panel = _draw_legend(draw, segmentation, canvas.size, scale) if legend else None
+    draw = ImageDraw.Draw(canvas)
+    panel = _draw_legend(canvas, draw, segmentation, scale) if legend else None
     taken: list[Box] = [panel] if panel else []
     for instance in segmentation.instances:
         taken.append(_draw_label(draw, instance, canvas.size, scale, taken))
@@ -104,7 +104,7 @@ def encode_picture(image_rgb: Pixels, kind: Literal["png", "jpeg"]) -> bytes:
 def _scale(picture: Pixels) -> float:
     """How much bigger than on a photo of about 800 × 600 px lines and letters are."""
     height, width = picture.shape[:2]
-    return max(0.6, float(np.sqrt(height * width)) / 700)
+    return max(0.75, float(np.sqrt(height * width)) / 700)
 
 
 def _draw_mask(picture: Pixels, instance: Instance, scale: float) -> None:
@@ -141,46 +141,50 @@ def _draw_label(draw: ImageDraw.ImageDraw, instance: Instance, size: tuple[int, 
     places = [(left, top, left + width, top + height) for top in (min(max(0.0, float(y)), lowest) for y in tops)]
     chip = next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
     colour = class_colour(instance.class_id)
-    draw.rounded_rectangle(chip, radius=5 * scale, fill=(*colour, 235))
+    draw.rounded_rectangle(chip, radius=5 * scale, fill=colour)
     middle = (chip[0] + 6 * scale, (chip[1] + chip[3]) / 2)
     draw.text(middle, text, font=font, fill=_ink_on(colour), anchor="lm")
     return chip
 
 
 def _draw_legend(
-    draw: ImageDraw.ImageDraw, segmentation: Segmentation, size: tuple[int, int], scale: float
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, segmentation: Segmentation, scale: float
 ) -> Box | None:
-    """Draws the panel at the bottom left, where it fits; returns where it is."""
-    rows = _legend_rows(segmentation)
+    """Draws the panel at the bottom left, if the image has room for it; returns where it is."""
+    rows, size = _legend_rows(segmentation), canvas.size
     font = _font(15 * scale)
     line, margin, swatch = 22 * scale, 10 * scale, 13 * scale
-    width = max(draw.textlength(text, font=font) for _, text in rows) + swatch + 3 * margin
+    names = max(draw.textlength(name, font=font) for _, name, _ in rows) + swatch + 3 * margin
+    width = names + max(draw.textlength(share, font=font) for _, _, share in rows) + margin
     height = line * len(rows) + margin
     if width + 2 * margin > size[0] or height + 2 * margin > size[1]:
         return None
     panel = (margin, size[1] - margin - height, margin + width, size[1] - margin)
-    draw.rounded_rectangle(panel, radius=7 * scale, fill=(*_INK, 190))
-    for row, (colour, text) in enumerate(rows):
+    shade = Image.new("L", (round(width), round(height)))
+    ImageDraw.Draw(shade).rounded_rectangle((0, 0, width - 1, height - 1), radius=7 * scale, fill=190)
+    canvas.paste(_INK, (round(panel[0]), round(panel[1])), shade)
+    for row, (colour, name, share) in enumerate(rows):
         middle = panel[1] + margin / 2 + line * (row + 0.5)
         left = panel[0] + margin
         if colour:
             square = (left, middle - swatch / 2, left + swatch, middle + swatch / 2)
             draw.rounded_rectangle(square, radius=3 * scale, fill=colour)
-        draw.text((left + swatch + margin * 0.8, middle), text, font=font, fill=(255, 255, 255), anchor="lm")
+        draw.text((left + swatch + margin * 0.8, middle), name, font=font, fill=_PAPER, anchor="lm")
+        draw.text((panel[2] - margin, middle), share, font=font, fill=_PAPER, anchor="rm")
     return panel
 
 
-def _legend_rows(segmentation: Segmentation) -> list[tuple[Rgb | None, str]]:
-    """(swatch, text): one row for each class in the picture, then the total."""
+def _legend_rows(segmentation: Segmentation) -> list[tuple[Rgb | None, str, str]]:
+    """(swatch, name, coverage): one row for each class in the picture, then the total."""
     counts = Counter((instance.class_id, instance.class_name) for instance in segmentation.instances)
     if not counts:
-        return [(None, "nothing found")]
+        return [(None, "nothing found", "")]
     cover = segmentation.coverage
-    rows: list[tuple[Rgb | None, str]] = [
-        (class_colour(class_id), f"{count} × {name}   {cover.by_class.get(name, 0.0):.1%}")
+    rows: list[tuple[Rgb | None, str, str]] = [
+        (class_colour(class_id), f"{count} {name}", f"{cover.by_class.get(name, 0.0):.1%}")
         for (class_id, name), count in sorted(counts.items())
     ]
-    return rows if len(rows) == 1 else [*rows, (None, f"all   {cover.total:.1%}")]
+    return rows if len(rows) == 1 else [*rows, (None, "total", f"{cover.total:.1%}")]
 
 
 def _font(size_px: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -1,0 +1,54 @@
+"""Fixtures that tests of several packages share.
+
+The repository's root is put on the path, so that tests write `from tests.fakes.torchserve import FakeTorchServe`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The repository's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def kit() -> Path:
+    """The folder of real photos and labels, which is not part of the repository."""
+    folder = ROOT.parent / "shared" / "kit"
+    if not folder.is_dir():
+        pytest.skip(f"needs the kit of real photos at {folder}")
+    return folder
+
+
+@pytest.fixture
+def fake_torchserve() -> Iterator[Any]:
+    """A TorchServe without models, workers or Java, on loopback; both arms are ready."""
+    from tests.fakes.torchserve import FakeTorchServe
+
+    with FakeTorchServe() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def real_torchserve() -> Iterator[Any]:
+    """The real TorchServe with a small model for each arm: `.address .management_address .models`."""
+    try:
+        from tests.serving import RealTorchServe
+    except ModuleNotFoundError as error:
+        if error.name != "tests.serving":
+            raise
+        pytest.skip("tests/serving.py, which starts the real TorchServe, is not there")
+    with RealTorchServe() as server:
+        yield server

@@ -1,0 +1,165 @@
+"""Decoding: every kind of photo comes out as the same upright RGB pixels."""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from maskserve.imaging.decode import decode_rgb
+from maskserve.imaging.header import inspect_image
+from maskserve.protos.errors import RequestError
+from maskserve.protos.types import ErrorCode
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def gradient(height: int = 20, width: int = 30) -> NDArray[np.uint8]:
+    """No two rotations or mirrorings of it are alike."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 8 % 256, y * 12 % 256, (x + 2 * y) % 256], axis=2).astype(np.uint8)
+
+
+def test_png_pixels_are_exact() -> None:
+    """An RGB PNG comes out pixel by pixel, writable, C-contiguous and uint8."""
+    rgb = decode_rgb(encoded(Image.fromarray(gradient())))
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    assert rgb.flags.writeable
+    np.testing.assert_array_equal(rgb, gradient())
+
+
+# What a camera stores for an upright scene, for each orientation (Exif 2.3).
+STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_every_exif_orientation_comes_out_upright(orientation: int, kind: str) -> None:
+    """All eight orientations give the upright scene, and the header knows its size."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](gradient())))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(stored, kind, exif=exif.tobytes(), **options)
+    assert inspect_image(data).size == (20, 30)
+    np.testing.assert_array_equal(decode_rgb(data), gradient())
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_jpeg_orientations(orientation: int) -> None:
+    """JPEG, which cameras write, behaves as PNG within its losses."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = (gradient() // 3).astype(np.uint8)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](smooth)))
+    data = encoded(stored, "JPEG", quality=100, subsampling=0, exif=exif.tobytes())
+    assert np.abs(decode_rgb(data).astype(int) - smooth).max() < 30
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 4711])
+def test_senseless_orientations_count_as_none(orientation: int) -> None:
+    """An orientation outside 1..8 leaves the image as it is."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode_rgb(encoded(Image.fromarray(gradient()), exif=exif.tobytes())), gradient())
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_is_repeated(mode: str) -> None:
+    """Grey and one-bit images have three equal channels."""
+    image = Image.fromarray(gradient()[:, :, 0]).convert(mode)
+    expected = np.asarray(image.convert("L"))
+    np.testing.assert_array_equal(decode_rgb(encoded(image)), np.repeat(expected[:, :, None], 3, axis=2))
+
+
+def test_sixteen_bit_grey_is_scaled() -> None:
+    """16-bit grey keeps its high byte: neither clipped to white nor wrapped around."""
+    values = np.arange(600, dtype=np.uint16).reshape(20, 30) * 109
+    rgb = decode_rgb(encoded(Image.fromarray(values)))
+    np.testing.assert_array_equal(rgb[:, :, 1], values >> 8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_over_white(mode: str) -> None:
+    """Transparent pixels are white, half-transparent ones are half-way to it, opaque ones keep their colour."""
+    image = Image.new(mode, (3, 1))
+    black = (0,) * (len(mode) - 1)
+    for x, alpha in enumerate((0, 128, 255)):
+        image.putpixel((x, 0), (*black, alpha))
+    np.testing.assert_allclose(decode_rgb(encoded(image))[0, :, 0], [255, 127, 0], atol=1)
+
+
+def test_palettes_with_transparency() -> None:
+    """A palette's colours are looked up and its transparent entry is white."""
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 0, 0])
+    image.putpixel((1, 0), 1)
+    np.testing.assert_array_equal(decode_rgb(encoded(image))[0], [[10, 20, 30], [200, 0, 0]])
+    np.testing.assert_array_equal(decode_rgb(encoded(image, transparency=0))[0], [[255, 255, 255], [200, 0, 0]])
+
+
+def test_a_transparent_colour_of_an_rgb_png() -> None:
+    """PNG's tRNS colour key is white too."""
+    image = Image.new("RGB", (2, 1), (1, 2, 3))
+    image.putpixel((1, 0), (9, 9, 9))
+    rgb = decode_rgb(encoded(image, transparency=(1, 2, 3)))
+    np.testing.assert_array_equal(rgb[0], [[255, 255, 255], [9, 9, 9]])
+
+
+def test_cmyk_jpegs_are_not_inverted() -> None:
+    """A CMYK JPEG, which Adobe stores inverted, keeps its colours: paper is white and cyan is cyan."""
+    image = Image.new("CMYK", (16, 32), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 0), (0, 16, 16, 32))
+    rgb = decode_rgb(encoded(image, "JPEG", quality=100)).astype(int)
+    assert np.abs(rgb[4, 8] - [255, 255, 255]).max() < 8
+    assert np.abs(rgb[28, 8] - [0, 255, 255]).max() < 12
+
+
+def test_ycck_jpegs_are_read() -> None:
+    """Photoshop's YCCK (Adobe transform 2) is converted by its marker."""
+    plain = encoded(Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "JPEG", quality=100)
+    at = plain.index(b"Adobe")
+    assert struct.unpack_from(">B", plain, at + 11) == (0,)
+    ycck = plain[: at + 11] + b"\x02" + plain[at + 12 :]
+    assert decode_rgb(ycck).shape == (16, 16, 3)
+
+
+def test_colour_profiles_are_ignored() -> None:
+    """An embedded ICC profile changes no pixel: models are trained without colour management."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with_profile = encoded(Image.fromarray(gradient()), icc_profile=profile)
+    np.testing.assert_array_equal(decode_rgb(with_profile), gradient())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_trailing_garbage_is_harmless(kind: str) -> None:
+    """Bytes after the image's end are left alone."""
+    assert decode_rgb(encoded(Image.fromarray(gradient()), kind) + b"PK\x03\x04" * 50).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_cut_off_files_are_unreadable(kind: str) -> None:
+    """Half a file is IMAGE_UNREADABLE, never half an image."""
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+    with pytest.raises(RequestError) as caught:
+        decode_rgb(data[: len(data) // 2])
+    assert caught.value.code is ErrorCode.IMAGE_UNREADABLE

@@ -1,0 +1,174 @@
+"""Masks: the same pixels as Detectron2, the same bytes as pycocotools."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from maskserve.imaging.masks import coverage, decode_rle, encode_rle, paste_rle, rle_bounds, rle_iou, rle_to_polygons
+from maskserve.protos.types import Instance, MaskRle
+
+
+def blob(rng: np.random.Generator, side: int = 28) -> NDArray[np.float32]:
+    """Probabilities as a mask head gives them: smooth, 0..1."""
+    smooth = cv2.GaussianBlur(rng.random((side, side), dtype=np.float32), (0, 0), 3)
+    return np.asarray((smooth - smooth.min()) / (smooth.max() - smooth.min()), np.float32)
+
+
+def test_pasting_gives_detectron2s_pixels_and_pycocotools_bytes() -> None:
+    """Over many boxes, tiny, huge and partly outside: the RLE is that of Detectron2's full-size mask."""
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("detectron2.layers.mask_ops").paste_masks_in_image
+    rng = np.random.default_rng(7)
+    compared = 0
+    for trial in range(400):
+        size = (int(rng.integers(1, 300)), int(rng.integers(1, 300)))
+        probs = blob(rng) if trial % 2 else rng.random((28, 28), dtype=np.float32)
+        x, y = rng.uniform(-40, size[1] - 1), rng.uniform(-40, size[0] - 1)
+        wide, high = rng.uniform(0.01, [1, 10, 100, 400][trial % 4], 2)
+        box = np.array([x, y, x + wide, y + high], np.float32)
+        if x + wide <= 1 or y + high <= 1:
+            continue  # Detectron2 cannot paste a box outside the image
+        if trial % 9 == 0:
+            box = np.array([0, 0, size[1], size[0]], np.float32)
+        full = reference(torch.from_numpy(probs[None]), torch.from_numpy(box[None]), size, 0.5)[0].numpy()
+        rle, area_px = paste_rle(probs, box, size)
+        assert (rle, area_px) == (encode_rle(full), int(full.sum())), (size, box)
+        compared += 1
+    assert compared > 200
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(-50, -50, -10, -10), (500, 5, 600, 90), (5, 5, 5, 5), (9, 9, 3, 3), (np.nan, 0, 10, 10), (0, 0, np.inf, 10)],
+)
+def test_senseless_boxes_give_empty_masks(box: tuple[float, ...]) -> None:
+    """A box outside the image, without area or not finite has no pixel."""
+    rle, area_px = paste_rle(np.ones((28, 28), np.float32), box, (40, 60))
+    assert area_px == 0
+    assert not decode_rle(rle).any()
+
+
+def test_a_mask_that_fills_the_image() -> None:
+    """Runs go on from column to column, up to the last pixel."""
+    rle, area_px = paste_rle(np.ones((28, 28), np.float32), (-20, -20, 80, 60), (40, 60))
+    assert area_px == 40 * 60
+    assert rle == encode_rle(np.ones((40, 60), bool))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 4000, 3000), (1000, 800, 2200, 2400)])
+def test_a_12_megapixel_photo_is_quick(box: tuple[float, ...]) -> None:
+    """A mask over the whole of a 12-megapixel photo takes well under a second."""
+    probs = blob(np.random.default_rng(1))
+    start = time.perf_counter()
+    paste_rle(probs, box, (3000, 4000))
+    assert time.perf_counter() - start < 1
+
+
+masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24))
+
+
+@settings(max_examples=150, deadline=None)
+@given(masks)
+def test_rle_round_trip(mask: NDArray[np.bool_]) -> None:
+    """decode(encode(mask)) is the mask, and its bounds are the mask's."""
+    rle = encode_rle(mask)
+    assert rle.size == mask.shape
+    np.testing.assert_array_equal(decode_rle(rle), mask)
+    ys, xs = np.nonzero(mask)
+    expected = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if mask.any() else None
+    x_min, y_min, x_max, y_max = rle_bounds(rle)
+    assert (x_min, y_min, x_max, y_max) == expected or (expected is None and x_max == x_min)
+
+
+@pytest.mark.parametrize("counts", ["", "0", "PPY", "04é", "05", "11111"])
+def test_broken_counts_are_an_error(counts: str) -> None:
+    """Counts that are cut off or do not fill the image raise ValueError."""
+    with pytest.raises(ValueError):
+        decode_rle(MaskRle((2, 2), counts))
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+@pytest.mark.parametrize("blur", [0.8, 3, 40])
+def test_large_masks_decode_as_with_pycocotools(blur: float) -> None:
+    """Runs of several digits and negative differences decode to pycocotools' pixels."""
+    noise = cv2.GaussianBlur(np.random.default_rng(3).random((900, 1300), dtype=np.float32), (0, 0), blur)
+    rle = encode_rle(noise > np.median(noise))
+    expected = coco.decode({"size": [900, 1300], "counts": rle.counts.encode()}).astype(bool)
+    np.testing.assert_array_equal(decode_rle(rle), expected)
+
+
+def test_rle_is_column_major() -> None:
+    """COCO's convention: down the first column, then the next, beginning with background."""
+    mask = np.array([[0, 1], [1, 1]], bool)
+    assert coco.frPyObjects({"size": [2, 2], "counts": [1, 3]}, 2, 2)["counts"].decode() == encode_rle(mask).counts
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
+def test_iou_is_that_of_the_pixels(height: int, width: int, random: st.random.Random) -> None:  # type: ignore[name-defined]
+    """IoU over RLE equals IoU over pixels; two empty masks have 0."""
+    a, b = (np.array([[random.random() > 0.5 for _ in range(width)] for _ in range(height)]) for _ in range(2))
+    union = (a | b).sum()
+    expected = (a & b).sum() / union if union else 0
+    assert rle_iou(encode_rle(a), encode_rle(b)) == pytest.approx(expected)
+
+
+def test_iou_of_different_images_is_an_error() -> None:
+    """Masks of different sizes are never compared silently."""
+    with pytest.raises(ValueError, match="different images"):
+        rle_iou(MaskRle((2, 2), "04"), MaskRle((2, 3), "06"))
+
+
+def test_polygons_outline_the_mask() -> None:
+    """Each piece has an outline in image pixels which encloses nearly its area; thin pieces have one too."""
+    mask = np.zeros((200, 300), bool)
+    mask[20:80, 30:130] = True
+    cv2.circle(picture := np.zeros(mask.shape, np.uint8), (220, 120), 40, 1, -1)
+    mask |= picture.astype(bool)
+    mask[150, 10:60] = True
+    polygons = rle_to_polygons(encode_rle(mask))
+    assert len(polygons) == 3
+    filled = sum(cv2.contourArea(np.array(points, np.float32).reshape(-1, 2)) for points in polygons)
+    assert filled == pytest.approx(mask.sum(), rel=0.02)
+    square = next(points for points in polygons if len(points) == 8 and max(points) < 140 and min(points) > 15)
+    assert min(square[::2]) == pytest.approx(30, abs=0.5)
+    assert max(square[::2]) == pytest.approx(130, abs=0.5)
+    assert max(square[1::2]) == pytest.approx(80, abs=0.5)
+
+
+def test_an_empty_mask_has_no_polygon() -> None:
+    """No pixel, no outline."""
+    assert rle_to_polygons(encode_rle(np.zeros((5, 7), bool))) == []
+
+
+def instance(name: str, mask: NDArray[np.bool_] | None) -> Instance:
+    rle = None if mask is None else encode_rle(mask)
+    return Instance(0, name, 0.9, (0, 0, 1, 1), 0 if mask is None else int(mask.sum()), rle)
+
+
+def test_coverage_counts_overlaps_once() -> None:
+    """Coverage is the union of masks, in all and by class; every class is a key."""
+    left, middle = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
+    left[:, :6] = True
+    middle[:, 4:8] = True
+    answer = coverage(
+        [instance("panda", left), instance("panda", left), instance("tree", middle), instance("tree", None)],
+        (10, 10),
+        ["panda", "tree", "cloud"],
+    )
+    assert answer.total == pytest.approx(0.8)
+    assert dict(answer.by_class) == pytest.approx({"panda": 0.6, "tree": 0.4, "cloud": 0.0})
+
+
+def test_coverage_of_nothing() -> None:
+    """No instance: zero everywhere."""
+    assert coverage([], (10, 10), ["panda"]).by_class == {"panda": 0.0}

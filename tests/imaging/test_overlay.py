@@ -1,0 +1,115 @@
+"""Overlays: what is drawn where, on images of any size."""
+
+from __future__ import annotations
+
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskserve.imaging.masks import coverage, encode_rle
+from maskserve.imaging.overlay import class_colour, draw_overlay, encode_picture, side_by_side
+from maskserve.protos.types import Instance, ModelInfo, Segmentation
+
+
+def answer(size: tuple[int, int], *, count: int = 2, masks: bool = True) -> Segmentation:
+    """`count` rectangles in a row, each a fifth of the image wide."""
+    height, width = size
+    instances = []
+    for index in range(count):
+        mask = np.zeros(size, bool)
+        x = index * width // max(1, count)
+        mask[height // 4 : height // 2, x : x + max(1, width // 5)] = True
+        box = (float(x), height / 4, x + width / 5, height / 2)
+        rle = encode_rle(mask) if masks else None
+        instances.append(Instance(index % 2, f"class {index % 2}", 0.9, box, int(mask.sum()), rle))
+    names = ["class 0", "class 1"]
+    return Segmentation(size, tuple(instances), coverage(instances, size, names), ModelInfo("m", "1.0", "resnet50"))
+
+
+def grey(size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.full((*size, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2000), (2000, 3), (40, 60), (600, 800)])
+@pytest.mark.parametrize("count", [0, 1, 40])
+@pytest.mark.parametrize("masks", [True, False])
+def test_any_image_can_be_drawn_on(size: tuple[int, int], count: int, masks: bool) -> None:
+    """Sizes from one pixel up, none to many instances, with and without masks: same shape, new array."""
+    image = grey(size)
+    picture = draw_overlay(image, answer(size, count=count, masks=masks))
+    assert picture.shape == image.shape
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(image, grey(size))
+
+
+def test_masks_are_tinted_and_the_rest_is_untouched() -> None:
+    """Inside a mask the pixels lean to the class's colour; far from masks and labels nothing changes."""
+    size = (600, 800)
+    picture = draw_overlay(grey(size), answer(size, count=1), legend=False)
+    inside = picture[220, 80].astype(int)
+    assert np.abs(inside - class_colour(0)).sum() < np.abs(128 - np.array(class_colour(0))).sum()
+    np.testing.assert_array_equal(picture[400:, :], grey(size)[400:, :])
+
+
+def test_the_legend_can_be_left_out() -> None:
+    """The legend only adds the panel at the bottom left."""
+    size = (600, 800)
+    with_legend, without = (draw_overlay(grey(size), answer(size), legend=legend) for legend in (True, False))
+    changed = np.argwhere((with_legend != without).any(axis=2))
+    assert len(changed)
+    assert changed[:, 0].min() > 400
+    assert changed[:, 1].max() < 400
+
+
+def test_a_wrong_size_is_an_error() -> None:
+    """An answer for another image is never drawn."""
+    with pytest.raises(ValueError, match="height, width"):
+        draw_overlay(grey((10, 20)), answer((20, 10)))
+
+
+def test_a_class_has_one_colour_everywhere() -> None:
+    """Colours depend on the class alone, and neighbours differ."""
+    assert class_colour(3) == class_colour(3)
+    assert len({class_colour(index) for index in range(8)}) == 8
+
+
+def test_twelve_megapixels_are_drawn_in_seconds() -> None:
+    """A large photo with ten instances is drawn quickly."""
+    size = (3000, 4000)
+    segmentation = answer(size, count=10)
+    start = time.perf_counter()
+    draw_overlay(grey(size), segmentation)
+    assert time.perf_counter() - start < 4
+
+
+def test_side_by_side_keeps_order_and_height() -> None:
+    """Pictures of any size stand beside each other at one height, in the given order."""
+    red = np.full((100, 200, 3), (255, 0, 0), np.uint8)
+    blue = np.full((300, 300, 3), (0, 0, 255), np.uint8)
+    picture = side_by_side([("a", "first", red), ("b", "second", blue)])
+    row = picture[-60]
+    assert (row == (255, 0, 0)).all(axis=1).sum() == 200
+    assert (row == (0, 0, 255)).all(axis=1).sum() == 100
+    assert (
+        np.flatnonzero((row == (255, 0, 0)).all(axis=1)).max() < np.flatnonzero((row == (0, 0, 255)).all(axis=1)).min()
+    )
+
+
+def test_side_by_side_shrinks_large_pictures() -> None:
+    """Two 12-megapixel pictures make one of a screen's size."""
+    big = grey((3000, 4000))
+    assert max(side_by_side([("a", "x" * 500, big), ("b", "", big)]).shape) < 3400
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_pictures_are_files_of_their_kind(kind: str) -> None:
+    """The encoded picture is of the kind asked for, in RGB order."""
+    red = np.full((10, 20, 3), (250, 10, 10), np.uint8)
+    image = Image.open(BytesIO(encode_picture(red, kind)))  # type: ignore[arg-type]
+    assert image.format == kind.upper()
+    assert image.size == (20, 10)
+    assert image.convert("RGB").getpixel((5, 5))[0] > 240  # type: ignore[index]
