@@ -1,0 +1,130 @@
+"""Whatever went wrong ─▶ an RFC 9457 problem: a stable code, our own words, an honest status.
+
+RequestError   the sender's      400, 413, 415, 422 (or 502, 503 when the worker says that it failed)
+ServerError    the server's      502, 503 + Retry-After, 504; TorchServe's own texts never leave the gateway
+HTTPException  Flask's           404, 405, 413, …
+anything else  a bug             500, with the traceback in the log under the same request id
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from maskserve.client.errors import ServerError
+from maskserve.protos import wire
+from maskserve.protos.errors import RequestError
+from maskserve.protos.types import ErrorCode
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+
+REQUEST_STATUS: Mapping[ErrorCode, int] = {
+    ErrorCode.IMAGE_MISSING: 400,
+    ErrorCode.IMAGE_UNSUPPORTED: 415,
+    ErrorCode.IMAGE_UNREADABLE: 422,
+    ErrorCode.IMAGE_TOO_LARGE: 413,
+    ErrorCode.OPTIONS_INVALID: 400,
+    ErrorCode.RESPONSE_TOO_LARGE: 422,
+    ErrorCode.INFERENCE_FAILED: 502,
+    ErrorCode.OUT_OF_MEMORY: 503,
+}
+
+SERVER_TEXTS: Mapping[str, tuple[int, str]] = {
+    "worker_died": (503, "The model's worker stopped while it had this photo. Try again in a few seconds."),
+    "handler_failed": (502, "The model failed on this photo. The server's log says why, under this request id."),
+    "out_of_memory": (503, "The model's worker is out of memory. Try again, or send a smaller photo."),
+    "overloaded": (503, "The model is not ready or has too much to do. Try again in a few seconds."),
+    "model_not_found": (503, "The model of this arm is not loaded. `maskserve up` loads it; see GET /v1/models."),
+    "unauthorized": (503, "The gateway's token was refused by the model server. Its operator must renew it."),
+    "request_too_large": (413, "The photo is too large for the model server. Send a smaller one."),
+    "reply_too_large": (502, "The answer is too large. Ask for fewer instances or for no masks."),
+    "timeout": (504, "The model did not answer in time. Try again, or send a smaller photo."),
+    "unavailable": (503, "The model server cannot be reached. Try again in a few seconds."),
+}
+_UNKNOWN_SERVER_FAULT = (502, "The model server gave an answer that the gateway does not understand.")
+
+
+@dataclass(frozen=True)
+class Problem(Exception):  # noqa: N818 — RFC 9457's name
+    """An answer that is not the one asked for."""
+
+    status: int
+    code: str
+    detail: str
+    field: str = ""
+    """The parameter or form field at fault, or ""."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further members, e.g. the arm that was asked."""
+
+    def to_json(self, request_id: str) -> dict[str, Any]:
+        return {
+            "type": f"urn:maskserve:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "request_id": request_id,
+            **({"field": self.field} if self.field else {}),
+            **self.more,
+        }
+
+
+def invalid(field_name: str, detail: str, code: str = "parameter_invalid") -> Problem:
+    """A 400 about one parameter."""
+    return Problem(400, code, detail, field_name)
+
+
+def unavailable(code: str, detail: str, arm: str) -> Problem:
+    """A 503 that says when to come back."""
+    return Problem(503, code, detail, headers={"Retry-After": str(RETRY_AFTER_S)}, more={"arm": arm})
+
+
+def too_large() -> Problem:
+    """The request's body is above the limit."""
+    limit = f"{wire.MAX_IMAGE_BYTES / 2**20:.1f} MiB"
+    return Problem(413, str(ErrorCode.IMAGE_TOO_LARGE), f"The request is too large: a photo may have {limit}.")
+
+
+def from_request_error(error: RequestError) -> Problem:
+    status = REQUEST_STATUS[error.code]
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Problem(status, str(error.code), error.message, error.field, headers)
+
+
+def from_server_error(error: ServerError, arm: str) -> Problem:
+    status, detail = SERVER_TEXTS.get(error.code, _UNKNOWN_SERVER_FAULT)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Problem(status, error.code, detail, headers=headers, more={"arm": arm})
+
+
+def from_http_exception(error: HTTPException) -> Problem:
+    """Flask's and werkzeug's own refusals, in our form."""
+    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return too_large()
+    status = HTTPStatus(error.code or 500)
+    headers = {}
+    detail = {404: "There is nothing here. The routes are in /openapi.json."}.get(status, f"{status.description}.")
+    if isinstance(error, MethodNotAllowed):
+        headers = {"Allow": ", ".join(sorted(error.valid_methods or ()))}
+        detail = f"This address answers {headers['Allow']} only."
+    return Problem(status, status.name.lower(), detail, headers=headers)
+
+
+def from_bug() -> Problem:
+    return Problem(500, "internal_error", "Something went wrong in the gateway. Its log says what, under this id.")
+
+
+def to_response(problem: Problem, request_id: str) -> Response:
+    """The problem as an HTTP answer."""
+    body = json.dumps(problem.to_json(request_id), ensure_ascii=False)
+    response = Response(body, problem.status, content_type=MEDIA_TYPE)
+    response.headers.update(problem.headers)
+    return response

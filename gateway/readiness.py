@@ -1,0 +1,84 @@
+"""Which arms have a READY worker, asked of TorchServe's management port at most once a second.
+
+TorchServe's own Ping says "Healthy" while no worker is loaded, so each arm's workers are counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from maskserve.client.errors import ServerError
+from maskserve.gateway.problems import SERVER_TEXTS
+from maskserve.gateway.settings import Settings
+
+MAX_AGE_S = 1.0
+
+
+class Status(Protocol):
+    """What `maskserve.client.ModelStatus` has."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def workers_ready(self) -> int: ...
+    @property
+    def workers_total(self) -> int: ...
+
+
+class SaysStatus(Protocol):
+    """What the gateway needs of `maskserve.client.Client` to know who is ready."""
+
+    def model_status(self, model: str) -> Status: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArmStatus:
+    arm: str
+    model: str
+    version: str
+    workers_ready: int
+    workers_total: int
+    why_not: str = ""
+    """In words for a person; "" for a ready arm."""
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.why_not
+
+
+class Readiness:
+    """Thread-safe; concurrent callers wait for one answer instead of asking again."""
+
+    def __init__(self, settings: Settings, client: SaysStatus, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked_at = -MAX_AGE_S
+        self._statuses: tuple[ArmStatus, ...] = ()
+
+    def statuses(self) -> tuple[ArmStatus, ...]:
+        """All arms, in the settings' order, at most `MAX_AGE_S` old."""
+        with self._lock:
+            if self._clock() - self._asked_at >= MAX_AGE_S or not self._statuses:
+                self._statuses = tuple(self._ask(arm) for arm in self._settings.arms)
+                self._asked_at = self._clock()
+            return self._statuses
+
+    def missing(self) -> tuple[ArmStatus, ...]:
+        """The required arms that are not ready."""
+        return tuple(one for one in self.statuses() if self._settings.arms[one.arm].required and not one.is_ready)
+
+    def _ask(self, arm: str) -> ArmStatus:
+        wanted = self._settings.arms[arm]
+        try:
+            status = self._client.model_status(wanted.model)
+        except ServerError as error:
+            why = SERVER_TEXTS.get(error.code, (0, "The model server's answer was not understood."))[1]
+            return ArmStatus(arm, wanted.model, wanted.version, 0, 0, why)
+        why = "" if status.workers_ready else f"None of its {status.workers_total} workers is ready yet."
+        return ArmStatus(arm, wanted.model, status.version, status.workers_ready, status.workers_total, why)

@@ -1,0 +1,183 @@
+"""Settings ─▶ client, application, listening sockets ─▶ requests until SIGTERM or Ctrl-C ─▶ a graceful end.
+
+Waitress reads a whole request before it takes a thread, so slow senders cost no thread. On the way out the listening
+sockets close first, requests in flight get their answers, and then the process ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from waitress import wasyncore
+from waitress.server import BaseWSGIServer, create_server
+
+from maskserve.client.client import Client
+from maskserve.gateway.app import create_app
+from maskserve.gateway.routes import Gateway
+from maskserve.gateway.settings import Settings
+from maskserve.gateway.upload import MAX_BODY_BYTES
+from maskserve.gateway.wsgi import Channel
+from maskserve.protos.errors import ConfigError
+
+CONNECTIONS = 1000
+IDLE_CONNECTION_S = 20
+_SPARE_THREADS = 8
+"""For everything but predictions: a full house must not make /healthz wait."""
+_IN_MEMORY_BYTES = 128 * 1024 * 1024
+
+Sockets = dict[int, Any]
+
+
+def serve(
+    settings: Settings,
+    *,
+    ready_callback: Callable[[str], None] | None = None,
+    stopping: threading.Event | None = None,
+) -> None:
+    """Serves until SIGTERM, SIGINT or `stopping`; then lets requests in flight finish.
+
+    Args:
+        ready_callback: called with the address (`http://host:port`) as soon as connections are accepted.
+        stopping: for callers outside the main thread, where there are no signals.
+    Raises: ConfigError when the address cannot be listened on.
+    """
+    _keep_memory_small()
+    _send_logs_to_stderr(access_log=settings.server.access_log)
+    stopping = stopping or threading.Event()
+    torchserve = settings.torchserve
+    with (
+        Client(
+            torchserve.address,
+            management_address=torchserve.management_address,
+            token=torchserve.token_file or torchserve.token or None,
+            management_token=torchserve.management_token_file or torchserve.management_token or None,
+            timeout_s=torchserve.timeout_s,
+        ) as client,
+        _signals_set(stopping),
+    ):
+        app = create_app(settings, client)
+        gateway: Gateway = app.extensions["maskserve"]
+        sockets: Sockets = {}
+        server = _listen(app, settings, sockets)
+        if ready_callback:
+            ready_callback(_address(settings, sockets))
+        try:
+            _loop(sockets, lambda: not stopping.is_set())
+            _drain(sockets, settings.server.shutdown_s)
+        finally:
+            server.task_dispatcher.shutdown()
+            wasyncore.close_all(sockets)
+            gateway.dispatcher.close()
+
+
+def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
+    host, port = settings.server.host, settings.server.port
+    try:
+        server = create_server(
+            app,
+            map=sockets,
+            host=host,
+            port=port,
+            threads=settings.limits.in_flight_per_arm * len(settings.arms) + _SPARE_THREADS,
+            connection_limit=CONNECTIONS,
+            channel_timeout=IDLE_CONNECTION_S,
+            max_request_body_size=MAX_BODY_BYTES,
+            max_request_header_size=16 * 1024,
+            # nothing is written to disk on the request path
+            inbuf_overflow=_IN_MEMORY_BYTES,
+            outbuf_overflow=_IN_MEMORY_BYTES,
+            ident=None,
+            asyncore_use_poll=True,
+        )
+    except OSError as error:
+        wasyncore.close_all(sockets)
+        raise ConfigError(_why_not_listening(host, port, error)) from None
+    for listener in _listeners(sockets):
+        listener.channel_class = Channel
+    return server
+
+
+def _why_not_listening(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{host}:{port} is in use by another program; stop it, or choose another port (server.port, --port)"
+    if error.errno == errno.EACCES:
+        return f"{host}:{port}: no permission to listen there; ports below 1024 need privileges (server.port, --port)"
+    return f"{host}:{port}: cannot listen there ({error.strerror or error}); see server.host and server.port"
+
+
+def _listeners(sockets: Sockets) -> list[Any]:
+    return [one for one in sockets.values() if isinstance(one, BaseWSGIServer)]
+
+
+def _address(settings: Settings, sockets: Sockets) -> str:
+    host = settings.server.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{_listeners(sockets)[0].effective_port}"
+
+
+def _loop(sockets: Sockets, goes_on: Callable[[], bool]) -> None:
+    while goes_on():
+        wasyncore.loop(timeout=0.2, map=sockets, use_poll=True, count=1)
+
+
+def _drain(sockets: Sockets, at_most_s: float) -> None:
+    """Refuses new connections and goes on until every request has its answer."""
+    for listener in _listeners(sockets):
+        wasyncore.dispatcher.close(listener)
+    deadline = time.monotonic() + at_most_s
+    _loop(sockets, lambda: time.monotonic() < deadline and any(map(_is_busy, list(sockets.values()))))
+
+
+def _is_busy(one: Any) -> bool:
+    return isinstance(one, Channel) and bool(one.requests or one.total_outbufs_len)
+
+
+@contextmanager
+def _signals_set(stopping: threading.Event) -> Iterator[None]:
+    """SIGTERM and Ctrl-C set `stopping`; a second one ends the process as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _send_logs_to_stderr(*, access_log: bool) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # waitress warns about its queue when all threads are busy; the gateway's own limits answer for that
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    access = logging.getLogger("maskserve.gateway.access")
+    if access_log and not access.handlers:
+        access.addHandler(logging.StreamHandler())
+        access.setLevel(logging.INFO)
+        access.propagate = False
+
+
+def _keep_memory_small() -> None:
+    """Tells glibc to share two arenas and to give big blocks back at once: photos come and go in many threads."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # not glibc
+        return
+    m_mmap_threshold, m_arena_max = -3, -8  # malloc.h
+    mallopt(m_arena_max, 2)
+    mallopt(m_mmap_threshold, 1024 * 1024)

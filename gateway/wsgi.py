@@ -1,0 +1,83 @@
+"""Waitress, with refusals in our form: what it answers before the application sees a request is problem+json too.
+
+    too long a header 431 · too long a body 413 · not HTTP 400
+
+A body that is announced as too long gets no `100 Continue`. If it comes anyway, up to four times the limit is read
+and thrown away first, since a sender that is cut off in the middle sees a broken connection instead of the 413.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.task import ErrorTask
+from waitress.utilities import Error, RequestEntityTooLarge
+
+from maskserve.gateway.problems import MEDIA_TYPE, Problem, too_large
+
+_DRAINED_AT_MOST = 4
+_TEXTS = {
+    400: "This is not an HTTP request that the gateway understands.",
+    431: "The request's headers are too large.",
+    501: "This transfer encoding is not supported; send a Content-Length.",
+}
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Swallows a body that is too long instead of cutting its sender off."""
+
+    _to_drain_bytes = 0
+
+    def received(self, data: bytes) -> int:
+        if self._to_drain_bytes:
+            taken = min(len(data), self._to_drain_bytes)
+            self._to_drain_bytes -= taken
+            self.completed = not self._to_drain_bytes
+            return taken
+        taken = int(super().received(data))
+        if isinstance(self.error, RequestEntityTooLarge):
+            limit = self.adj.max_request_body_size * _DRAINED_AT_MOST
+            if not self.expect_continue and not self.chunked and self.content_length <= limit:
+                self._to_drain_bytes = self.content_length
+                self.completed = False
+        if self.error:
+            self.expect_continue = False
+        return taken
+
+
+class ProblemTask(ErrorTask):  # type: ignore[misc]
+    """Answers a request that waitress refused."""
+
+    def execute(self) -> None:
+        self.request.error = _ProblemError(self.request.error)
+        super().execute()
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    parser_class = Parser
+    error_task_class = ProblemTask
+
+
+class _ProblemError:
+    """A waitress error whose body is a problem."""
+
+    def __init__(self, error: Error) -> None:
+        self._error = error
+
+    def to_response(self, _ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        request_id = uuid.uuid4().hex
+        problem = _problem(self._error)
+        body = json.dumps(problem.to_json(request_id)).encode()
+        headers = [("Content-Type", MEDIA_TYPE), ("X-Request-Id", request_id)]
+        return f"{self._error.code} {self._error.reason}", headers, body
+
+
+def _problem(error: Any) -> Problem:
+    if isinstance(error, RequestEntityTooLarge):
+        return too_large()
+    code = {400: "bad_request", 431: "headers_too_large", 501: "not_implemented"}.get(error.code, "internal_error")
+    return Problem(error.code, code, _TEXTS.get(error.code, "Something went wrong in the gateway."))
