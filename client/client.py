@@ -1,0 +1,235 @@
+"""photo ─▶ limits ─▶ PredictionsRequest ─▶ TorchServe ─▶ SegmentReply ─▶ Segmentation | RequestError | ServerError.
+
+A fault of the infrastructure (worker died, memory, connection) is tried once more, inside the same deadline: inference
+has no side effects. A photo that was in two dying workers is not sent a third time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from maskserve.client.channel import open_channel, split_address
+from maskserve.client.errors import (
+    ContractDrifted,
+    DeadlineExceeded,
+    OutOfMemory,
+    RequestTooLarge,
+    ServerError,
+    Unauthorized,
+    Unavailable,
+    WorkerDied,
+    classify,
+)
+from maskserve.client.poison import Poison
+from maskserve.client.token import Token
+from maskserve.protos import codec, inference_pb2, inference_pb2_grpc, management_pb2, management_pb2_grpc, wire
+from maskserve.protos.errors import RequestError
+from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
+
+MANAGEMENT_PORT = 7071
+_RECONNECT_S = 2.0
+"""How long a retry waits for a server that is just coming back."""
+_STATUS_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """The default version of a model and its workers."""
+
+    name: str
+    version: str
+    workers_ready: int
+    workers_total: int
+
+
+class Client:
+    """A connection to one TorchServe; thread-safe, made once per process (after a fork), closed by `with`.
+
+    Args:
+        address: host:port of the inference API.
+        management_address: host:port of the management API; None: port 7071 on the same host.
+        token: the inference token as text, or a Path to TorchServe's key_file.json or to a text file; a file is read
+            again when the token is refused. None while token authorisation is off.
+        management_token: the same for the management API.
+        timeout_s: the deadline of a call, retry included, where the call itself gives none.
+
+    Raises ConfigError for an address or a token file that cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str = "localhost:7070",
+        *,
+        management_address: str | None = None,
+        token: str | Path | None = None,
+        management_token: str | Path | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._token = Token(token, "inference")
+        self._management_token = Token(management_token, "management")
+        self._timeout_s = timeout_s
+        self._poison = Poison()
+        management_address = management_address or f"{split_address(address)[0]}:{MANAGEMENT_PORT}"
+        self._channel = open_channel(address)
+        self._management_channel = open_channel(management_address)
+        self._inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._channel)
+        self._management = management_pb2_grpc.ManagementAPIsServiceStub(self._management_channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; calls in flight fail."""
+        self._channel.close()
+        self._management_channel.close()
+
+    def predict(
+        self,
+        image: bytes,
+        *,
+        model: str,
+        version: str = "",
+        options: SegmentOptions = SegmentOptions(),  # noqa: B008 — frozen
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> Segmentation:
+        """The instances in a photo.
+
+        Args:
+            image: a JPEG, PNG or WebP file's bytes.
+            model: its name in TorchServe.
+            version: "" is the model's default version.
+            options: what to answer.
+            request_id: written to the worker's log.
+            timeout_s: the deadline of this call, retry included.
+
+        Raises RequestError when this photo or these options cannot be answered, ServerError (see client/errors.py)
+        when the server did not answer.
+        """
+        request = _request(image, model, version, options, request_id)
+        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        reply = self._attempt_twice(image, request, deadline)
+        try:
+            outcome, answered_id = codec.decode_reply(reply)
+        except ValueError as error:
+            raise ContractDrifted(f"the worker's answer cannot be read: {error}") from error
+        if answered_id != request_id:
+            raise ContractDrifted(f"the answer is for request {answered_id!r}, not for {request_id!r}")
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
+
+    def model_status(self, model: str) -> ModelStatus:
+        """The model's default version and its workers. Raises ServerError."""
+        request = management_pb2.DescribeModelRequest(model_name=model)
+        deadline = time.monotonic() + min(self._timeout_s, _STATUS_TIMEOUT_S)
+        try:
+            answer = _call(self._management.DescribeModel, request, self._management_token, deadline)
+        except Unauthorized:
+            if not self._management_token.renew():
+                raise
+            answer = _call(self._management.DescribeModel, request, self._management_token, deadline)
+        return _status(model, answer.msg)
+
+    def is_ready(self, models: Iterable[str]) -> bool:
+        """Whether each of the models has a worker that is READY; False too when the server cannot be asked."""
+        try:
+            return all(self.model_status(model).workers_ready > 0 for model in models)
+        except ServerError:
+            return False
+
+    def _attempt_twice(self, image: bytes, request: Any, deadline: float) -> bytes:
+        model = request.model_name
+        if self._poison.is_poison(model, image):
+            raise WorkerDied("this photo has stopped the model's worker twice; it is not sent again for ten minutes")
+        try:
+            reply = self._attempt(image, request, deadline)
+        except ServerError as error:
+            if not self._may_retry(error, model, image, deadline):
+                raise
+            reply = self._attempt(image, request, deadline)
+        self._poison.answered(model, image)
+        return reply
+
+    def _attempt(self, image: bytes, request: Any, deadline: float) -> bytes:
+        try:
+            prediction: bytes = _call(self._inference.Predictions, request, self._token, deadline).prediction
+        except WorkerDied:
+            self._poison.died(request.model_name, image)
+            raise
+        return prediction
+
+    def _may_retry(self, error: ServerError, model: str, image: bytes, deadline: float) -> bool:
+        """Whether a second attempt makes sense, once it does."""
+        if isinstance(error, Unauthorized):
+            return self._token.renew()
+        if isinstance(error, WorkerDied) and self._poison.is_poison(model, image):
+            return False
+        if not isinstance(error, (WorkerDied, OutOfMemory, Unavailable)):
+            return False
+        pause_s = random.uniform(0.05, 0.25)  # so that a batch's requests do not come back as one
+        if time.monotonic() + pause_s >= deadline:
+            return False
+        time.sleep(pause_s)
+        return not isinstance(error, Unavailable) or self._is_connected(deadline)
+
+    def _is_connected(self, deadline: float) -> bool:
+        """Waits a little for a server that is just coming back."""
+        try:
+            grpc.channel_ready_future(self._channel).result(min(_RECONNECT_S, max(0.0, deadline - time.monotonic())))
+        except grpc.FutureTimeoutError:
+            return False
+        return True
+
+
+def _request(image: bytes, model: str, version: str, options: SegmentOptions, request_id: str) -> Any:
+    if not image:
+        raise RequestError(ErrorCode.IMAGE_MISSING, "The image has no bytes; send a JPEG, PNG or WebP file.")
+    if len(image) > wire.MAX_IMAGE_BYTES:
+        text = (
+            f"The image has {len(image) / 2**20:.1f} MiB; at most {wire.MAX_IMAGE_BYTES / 2**20:.1f} MiB are accepted."
+        )
+        raise RequestError(ErrorCode.IMAGE_TOO_LARGE, text)
+    inputs = {wire.KEY_IMAGE: image, wire.KEY_OPTIONS: codec.encode_options(options)}
+    if request_id:
+        inputs[wire.KEY_REQUEST_ID] = request_id.encode()
+    request = inference_pb2.PredictionsRequest(model_name=model, model_version=version, input=inputs)
+    if request.ByteSize() > wire.MAX_MESSAGE_BYTES:
+        raise RequestTooLarge(f"the request has {request.ByteSize()} bytes, the server takes {wire.MAX_MESSAGE_BYTES}")
+    return request
+
+
+def _call(method: Callable[..., Any], request: Any, token: Token, deadline: float) -> Any:
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
+        raise DeadlineExceeded("no time was left for the call")
+    try:
+        return method(request, timeout=remaining_s, metadata=token.metadata)
+    except grpc.RpcError as error:
+        raise classify(error.code(), error.details()) from error
+    except ValueError as error:  # grpc's way to say that the channel was closed
+        raise Unavailable("the client is closed") from error
+
+
+def _status(model: str, text: str) -> ModelStatus:
+    """The first version in DescribeModel's JSON list."""
+    try:
+        version = json.loads(text)[0]
+        workers = [worker["status"] for worker in version["workers"]]
+        return ModelStatus(model, str(version["modelVersion"]), workers.count("READY"), len(workers))
+    except (ValueError, LookupError, TypeError) as error:
+        raise ContractDrifted(f"DescribeModel's answer cannot be read: {text[:120]!r}") from error
