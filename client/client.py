@@ -81,8 +81,12 @@ class Client:
         management_address = management_address or f"{split_address(address)[0]}:{MANAGEMENT_PORT}"
         self._channel = open_channel(address)
         self._management_channel = open_channel(management_address)
-        self._inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._channel)
-        self._management = management_pb2_grpc.ManagementAPIsServiceStub(self._management_channel)
+        inference, management = (
+            inference_pb2_grpc.InferenceAPIsServiceStub,
+            management_pb2_grpc.ManagementAPIsServiceStub,
+        )
+        self._inference = inference(self._channel)  # type: ignore[no-untyped-call]
+        self._management = management(self._management_channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ The code alone cannot be trusted (a full queue and an unknown model are both INT
 UNAVAILABLE), so the text decides first. Texts are pinned by contract tests on the fake and on the real server.
 """
 
+# ruff: noqa: N818 — the names say what happened
 from __future__ import annotations
 
 from typing import ClassVar
