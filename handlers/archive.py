@@ -1,0 +1,79 @@
+"""What an unpacked archive says: which files are the model, how it is called, how the worker shall run it.
+
+model dir / model-config.yaml, model_card.json, classes.json, config.yaml, model.pth ─▶ Archive
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskserve.protos.types import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """One model as its archive describes it."""
+
+    config: Path
+    weights: Path
+    class_names: tuple[str, ...]
+    model: ModelInfo
+    threads: int
+    score_threshold: float
+    """0..1, for requests that choose none."""
+
+    @classmethod
+    def read(cls, folder: Path, model_name: str) -> Archive:
+        """The archive unpacked in `folder`; `model_name` is what TorchServe calls it. Any fault in it raises."""
+        card = json.loads((folder / "model_card.json").read_text())
+        settings = yaml.safe_load((folder / "model-config.yaml").read_text())
+        return cls(
+            config=folder / "config.yaml",
+            weights=folder / "model.pth",
+            class_names=tuple(json.loads((folder / "classes.json").read_text())),
+            model=ModelInfo(
+                name=model_name,
+                version=card["version"],
+                backbone=card["backbone"],
+                precision=settings["precision"],
+                archive_digest=card["archive_digest"],
+            ),
+            threads=thread_count(settings["threads"], settings["maxWorkers"]),
+            score_threshold=float(settings["score_threshold"]),
+        )
+
+
+def thread_count(wanted: int | str, workers: int) -> int:
+    """`wanted`, or for "auto" this machine's physical cores shared by the model's workers.
+
+    Not divided by the number of models: an A/B request computes in one arm, and halving its threads would double its
+    latency to save a little when both arms compute at once.
+    """
+    if wanted != "auto":
+        return max(1, int(wanted))
+    return max(1, _physical_cores() // max(1, workers))
+
+
+def device_of(system_properties: Mapping[str, Any]) -> str:
+    """The GPU that TorchServe gave to this worker; without one, the CPU."""
+    gpu = system_properties.get("gpu_id")
+    if gpu is None:
+        return "cpu"
+    import torch
+
+    return f"cuda:{gpu}" if torch.cuda.is_available() else "cpu"
+
+
+def _physical_cores() -> int:
+    """Cores that this process may use; hyper-threads do not help a convolution."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    import psutil  # TorchServe requires it
+
+    return min(usable, psutil.cpu_count(logical=False) or usable)

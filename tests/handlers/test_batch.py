@@ -1,0 +1,147 @@
+"""A batch: one answer per row, in order, and a bad image harms nobody but its sender."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maskserve.handlers.batch import Answer, Engine, answer_batch
+from maskserve.protos.codec import encode_options
+from maskserve.protos.errors import RequestError
+from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
+from tests.runs import CLASS_NAMES
+
+
+class FailsOn:
+    """The engine's predictor, but a batch that holds an image of `height` px raises `error`."""
+
+    def __init__(self, real: Any, height: int, error: Exception) -> None:
+        self._real, self._height, self._error = real, height, error
+        self.class_names = real.class_names
+        self.batches: list[int] = []
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Any:
+        self.batches.append(len(images))
+        if any(image.shape[0] == self._height for image in images):
+            raise self._error
+        return self._real(images)
+
+
+def _outcome(answer: Answer) -> Segmentation:
+    assert isinstance(answer.outcome, Segmentation), answer.outcome
+    return answer.outcome
+
+
+def _without_times(outcome: Any) -> Any:
+    return dataclasses.replace(outcome, timings=None) if isinstance(outcome, Segmentation) else outcome
+
+
+def test_an_answer_holds_everything_that_was_promised(engine: Engine, photo: bytes) -> None:
+    """Size, instances with masks, coverage of every class, the model's signature, times of all stages."""
+    (answer,) = answer_batch([{"image": photo}], engine)
+    found = _outcome(answer)
+    assert found.size == (90, 120)
+    assert found.instances
+    assert all(one.mask_rle is not None and one.mask_rle.size == (90, 120) for one in found.instances)
+    assert [one.score for one in found.instances] == sorted((one.score for one in found.instances), reverse=True)
+    assert set(found.coverage.by_class) == set(CLASS_NAMES)
+    assert 0 < found.coverage.total <= 1
+    assert found.model == engine.model
+    times = found.timings
+    assert times.batch_size == 1
+    assert min(times.decode_ms, times.preprocess_ms, times.inference_ms, times.postprocess_ms) > 0
+    stages = times.decode_ms + times.preprocess_ms + times.inference_ms + times.postprocess_ms
+    assert stages <= times.total_ms < stages + 50
+
+
+def test_each_image_of_a_batch_follows_its_own_options(engine: Engine, photo: bytes) -> None:
+    """Threshold, maximum, mask format and classes belong to one image."""
+    options = [
+        SegmentOptions(max_instances=1),
+        SegmentOptions(score_threshold=1.0),
+        SegmentOptions(mask_format="none"),
+        SegmentOptions(class_names=("red panda",)),
+    ]
+    rows = [{"image": photo, "options": encode_options(one)} for one in options]
+    one, none, maskless, red = (_outcome(answer) for answer in answer_batch(rows, engine))
+    assert len(one.instances) == 1
+    assert none.instances == ()
+    assert none.coverage.total == 0
+    assert maskless.instances
+    assert all(instance.mask_rle is None and instance.area_px > 0 for instance in maskless.instances)
+    assert {instance.class_name for instance in red.instances} <= {"red panda"}
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_bad_image_fails_alone_and_leaves_the_others_as_they_were(engine: Engine, photo: bytes, place: int) -> None:
+    """Its neighbours get the same instances as without it, wherever in the batch it stands."""
+    (alone,) = answer_batch([{"image": photo}], engine)
+    rows = [{"image": photo, "request_id": str(index).encode()} for index in range(4)]
+    rows[place]["image"] = photo[:200]
+    answers = answer_batch(rows, engine)
+    assert [answer.envelope.request_id for answer in answers] == ["0", "1", "2", "3"]
+    for index, answer in enumerate(answers):
+        if index == place:
+            assert isinstance(answer.outcome, RequestError)
+            assert answer.outcome.code == ErrorCode.IMAGE_UNREADABLE
+        else:
+            found, wanted = _outcome(answer), _outcome(alone)
+            assert [one.mask_rle for one in found.instances] == [one.mask_rle for one in wanted.instances]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("a bug"), ErrorCode.INFERENCE_FAILED),
+        (MemoryError(), ErrorCode.OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), ErrorCode.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ErrorCode.OUT_OF_MEMORY),
+    ],
+)
+def test_when_a_batched_forward_raises_only_the_culprit_fails(
+    engine: Engine, photo: bytes, tall_photo: bytes, error: Exception, code: ErrorCode
+) -> None:
+    """The batch is run again one by one, so that the innocent are answered; the text of the bug stays inside."""
+    failing = FailsOn(engine.predictor, 150, error)
+    broken = dataclasses.replace(engine, predictor=failing)
+    answers = answer_batch([{"image": photo}, {"image": tall_photo}, {"image": photo}], broken)
+    assert failing.batches == [3, 1, 1, 1]
+    assert [type(answer.outcome) for answer in answers] == [Segmentation, RequestError, Segmentation]
+    culprit = answers[1].outcome
+    assert isinstance(culprit, RequestError)
+    assert culprit.code == code
+    assert "CUDA" not in culprit.message
+    assert "bug" not in culprit.message
+
+
+def test_an_unknown_class_is_that_requests_error(engine: Engine, photo: bytes) -> None:
+    """The error names the option, and the neighbour is answered."""
+    options = encode_options(SegmentOptions(class_names=("polar bear",)))
+    bad, good = answer_batch([{"image": photo, "options": options}, {"image": photo}], engine)
+    assert isinstance(bad.outcome, RequestError)
+    assert (bad.outcome.code, bad.outcome.field) == (ErrorCode.OPTIONS_INVALID, "class_names")
+    assert isinstance(good.outcome, Segmentation)
+
+
+def test_a_batch_of_bad_images_never_reaches_the_model(engine: Engine) -> None:
+    """No forward is run for nothing."""
+    failing = FailsOn(engine.predictor, -1, ValueError())
+    answers = answer_batch([{"image": b"no"}, {}], dataclasses.replace(engine, predictor=failing))
+    assert [type(answer.outcome) for answer in answers] == [RequestError, RequestError]
+    assert failing.batches in ([], [0])
+
+
+def test_the_same_photo_gives_the_same_answer(engine: Engine, photo: bytes) -> None:
+    """Two requests with equal bytes differ in their times only."""
+    first, second = (answer_batch([{"image": photo}], engine)[0].outcome for _ in range(2))
+    assert _without_times(first) == _without_times(second)
+
+
+def test_a_model_that_fails_its_warm_up_does_not_load(engine: Engine) -> None:
+    """A broken model must be loud at load time, not at the first request."""
+    with pytest.raises(RuntimeError, match="synthetic photo"):
+        dataclasses.replace(engine, predictor=FailsOn(engine.predictor, 480, ValueError("broken"))).warm_up()

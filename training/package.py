@@ -1,0 +1,240 @@
+"""A run folder ─▶ a TorchServe model archive that needs nothing else of maskserve.
+
+    RUN ─▶ read_run ─▶ stage (model, card, source) ─▶ torch-model-archiver ─▶ the same zip without times ─▶ <model>.mar
+
+In the archive:
+    mask_rcnn.py                                     the entry
+    maskserve/{handlers, modeling, imaging, protos}  the source it runs on; it wins over an installed maskserve
+    model.pth, config.yaml, classes.json             the model: tensors only, resolved config, class names
+    model-config.yaml                                how TorchServe and the handler shall run it
+    model_card.json, MODEL_CARD.md                   what it is, what it was trained on, how well it does
+Same run, same settings, same source: same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from maskserve.modeling.config import load_cfg
+from maskserve.modeling.predictor import load_state_dict
+from maskserve.protos.errors import ConfigError
+from maskserve.training.model_card import model_card, model_card_text
+
+_PACKAGES = ("handlers", "modeling", "imaging", "protos")
+_ENTRY = "mask_rcnn.py"
+_MODEL_FILES = ("model.pth", "config.yaml", "classes.json")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+# of every entry and of the manifest, so that the bytes do not depend on the day
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_CREATED_ON = "01/01/1980 00:00:00"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """How TorchServe runs the model; becomes model-config.yaml."""
+
+    workers: int = 1
+    batch_size: int = 1
+    batch_delay_ms: int = 10
+    response_timeout_s: int = 60
+    startup_timeout_s: int = 180
+    threads: int | Literal["auto"] = "auto"
+    score_threshold: float = 0.5
+
+    def as_yaml(self) -> str:
+        """TorchServe's own keys first; it passes the others on to the handler."""
+        keys = {
+            "minWorkers": self.workers,
+            "maxWorkers": self.workers,
+            "batchSize": self.batch_size,
+            "maxBatchDelay": self.batch_delay_ms,
+            "responseTimeout": self.response_timeout_s,
+            "startupTimeout": self.startup_timeout_s,
+            "threads": self.threads,
+            "precision": "fp32",
+            "score_threshold": self.score_threshold,
+        }
+        return yaml.safe_dump(keys, sort_keys=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An archive that was made."""
+
+    path: Path
+    model: str
+    version: str
+    archive_digest: str
+    """sha256 (hex) over model.pth, config.yaml and classes.json, one after the other."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run folder says, checked."""
+
+    config: str
+    class_names: list[str]
+    weights: Path
+    facts: dict[str, Any]
+    """run.json: backbone, model, initial weights, data hash, …"""
+    evaluation: dict[str, Any]
+
+
+def package_run(
+    run: Path,
+    store: Path,
+    *,
+    name: str | None = None,
+    version: str = "1.0",
+    settings: ServingSettings = ServingSettings(),
+) -> Package:
+    """Writes `<store>/<model>.mar`, whole or not at all.
+
+    Args:
+        run: a run folder, as `maskserve train` makes it.
+        store: folder of archives; made when missing.
+        name: TorchServe's name of the model; the run's own by default.
+        version: TorchServe's version of the model.
+        settings: how to serve it.
+
+    Raises:
+        ConfigError: the run folder is incomplete or damaged, or the name is not one for TorchServe.
+    """
+    content = read_run(run)
+    name = name or str(content.facts.get("model") or run.resolve().name)
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a model: letters, digits and _ - . only, a letter or digit first")
+    store.mkdir(parents=True, exist_ok=True)
+    # beside the result: the last step must be a rename within one file system
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=store) as folder:
+        work = Path(folder)
+        digest = _stage(content, work / "stage", name, version, settings)
+        made = _archive(work, name, version)
+        _without_times(made, work / "final.mar")
+        target = store / f"{name}.mar"
+        (work / "final.mar").replace(target)
+    return Package(target, name, version, digest, target.stat().st_size)
+
+
+def read_run(run: Path) -> Run:
+    """The run folder's content. Raises ConfigError naming the file at fault."""
+    if not run.is_dir():
+        raise ConfigError(f"{run}: no such run folder; `maskserve train` makes one, for example runs/mask_rcnn_r50_fpn")
+    for file in ("config.yaml", "classes.json", "model_best.pth", "run.json"):
+        if not (run / file).is_file():
+            raise ConfigError(f"{run / file}: missing, so {run} is no finished run; train it again: `maskserve train`")
+    weights = run / "model_best.pth"
+    load_state_dict(weights)
+    class_names = _read_json(run / "classes.json")
+    if not (isinstance(class_names, list) and class_names and all(isinstance(name, str) for name in class_names)):
+        raise ConfigError(f"{run / 'classes.json'}: must be a list of class names")
+    facts = _read_json(run / "run.json")
+    if not isinstance(facts, dict) or not facts.get("backbone"):
+        raise ConfigError(f"{run / 'run.json'}: must name the backbone; train it again: `maskserve train`")
+    evaluation = _read_json(run / "evaluation.json") if (run / "evaluation.json").is_file() else {}
+    return Run(_portable_config(run / "config.yaml"), class_names, weights, facts, evaluation)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); train it again: `maskserve train`") from None
+
+
+def _portable_config(path: Path) -> str:
+    """The config without the trainer's paths: they mean nothing elsewhere and would change the digest."""
+    cfg = load_cfg(path)
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.OUTPUT_DIR = ""
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    return str(cfg.dump())
+
+
+def _stage(content: Run, folder: Path, name: str, version: str, settings: ServingSettings) -> str:
+    """Lays everything out in `folder`; returns the digest."""
+    folder.mkdir()
+    shutil.copyfile(content.weights, folder / "model.pth")
+    (folder / "config.yaml").write_text(content.config)
+    (folder / "classes.json").write_text(json.dumps(content.class_names, ensure_ascii=False, indent=2) + "\n")
+    (folder / "model-config.yaml").write_text(settings.as_yaml())
+    digest = _digest([folder / file for file in _MODEL_FILES])
+    card = model_card(name, version, digest, content.facts, content.class_names, content.evaluation)
+    (folder / "model_card.json").write_text(json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+    (folder / "MODEL_CARD.md").write_text(model_card_text(card))
+    _stage_source(folder)
+    return digest
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _stage_source(folder: Path) -> None:
+    """The entry, and beside it under source/ a maskserve/ of the packages that it runs on."""
+    for package in _PACKAGES:
+        spec = find_spec(f"maskserve.{package}")
+        if spec is None or not spec.submodule_search_locations:
+            raise ConfigError(f"maskserve.{package} is not installed; `make setup` installs it")
+        root = Path(next(iter(spec.submodule_search_locations)))
+        for file in root.rglob("*.py"):
+            target = folder / "source" / "maskserve" / package / file.relative_to(root)
+            if package == "handlers" and file.name == _ENTRY:
+                target = folder / _ENTRY
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def _archive(work: Path, name: str, version: str) -> Path:
+    """TorchServe's archiver in a private temp folder: it deletes <tmp>/<model name> first."""
+    stage, scratch = work / "stage", work / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", version]
+    command += ["--handler", _ENTRY, "--serialized-file", "model.pth", "--config-file", "model-config.yaml"]
+    # relative names: the archiver splits at commas and expands * ? [ ]
+    command += ["--extra-files", "config.yaml,classes.json,model_card.json,MODEL_CARD.md,source"]
+    command += ["--archive-format", "zip-store", "--export-path", str(work.resolve())]
+    result = subprocess.run(
+        command, cwd=stage, env=os.environ | {"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False
+    )
+    if result.returncode or not (work / f"{name}.mar").is_file():
+        last = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ConfigError(f"torch-model-archiver failed: {last}")
+    return work / f"{name}.mar"
+
+
+def _without_times(source: Path, target: Path) -> None:
+    """The same zip, entries sorted, stored, and free of times."""
+    with zipfile.ZipFile(source) as made, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as final:
+        for name in sorted(made.namelist()):
+            entry = zipfile.ZipInfo(name, _ZIP_TIME)
+            entry.external_attr = 0o644 << 16
+            if name == "MAR-INF/MANIFEST.json":
+                manifest = json.loads(made.read(name)) | {"createdOn": _CREATED_ON}
+                final.writestr(entry, json.dumps(manifest, indent=2))
+                continue
+            entry.file_size = made.getinfo(name).file_size
+            with made.open(name) as read, final.open(entry, "w") as write:
+                shutil.copyfileobj(read, write, 1 << 20)
