@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 
 from maskserve.client.channel import open_channel, split_address
 from maskserve.client.errors import (
@@ -36,7 +37,7 @@ from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
 
 MANAGEMENT_PORT = 7071
-_RECONNECT_S = 2.0
+_RECONNECT_S = 1.0
 """How long a retry waits for a server that is just coming back."""
 _STATUS_TIMEOUT_S = 5.0
 
@@ -193,9 +194,12 @@ class Client:
 
     def _is_connected(self, deadline: float) -> bool:
         """Waits a little for a server that is just coming back."""
+        timeout_s = min(_RECONNECT_S, max(0.0, deadline - time.monotonic()))
         try:
-            grpc.channel_ready_future(self._channel).result(min(_RECONNECT_S, max(0.0, deadline - time.monotonic())))
-        except grpc.FutureTimeoutError:
+            self._inference.Ping(Empty(), timeout=timeout_s, metadata=self._token.metadata, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        except ValueError:  # closed
             return False
         return True
 
