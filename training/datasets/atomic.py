@@ -54,3 +54,17 @@ def _remove_empty(top: Path) -> None:
     for path in sorted((p for p in [top, *top.rglob("*")] if p.is_dir()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole content, or the file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -12,22 +12,20 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import shapely
-from pycocotools import mask as coco_mask
-from shapely.geometry import MultiPolygon
-from shapely.geometry import Polygon as ShapelyPolygon
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets import labelme
 from maskserve.training.datasets.atomic import landing
-from maskserve.training.datasets.findings import Finding, polygon_findings
-from maskserve.training.datasets.labelme import Instance, LabelledPhoto, Polygon
-from maskserve.training.datasets.manifest import SPLITS
+from maskserve.training.datasets.check_labelme import photo_findings, shape_findings
+from maskserve.training.datasets.coco import SPLITS
+from maskserve.training.datasets.findings import Finding
+from maskserve.training.datasets.geometry import clip, coco_geometry
+from maskserve.training.datasets.labelme import Instance
 from maskserve.training.datasets.photos import content_hash, extension, photo_size
+from maskserve.training.datasets.sources import Source, find_labelme
 from maskserve.training.datasets.splits import stratified
 
 
@@ -42,21 +40,14 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A labelme file with what the user's folders say of its split."""
+class Example:
+    """One photo, read and checked; `embedded` says that it has no file of its own but lies in the JSON."""
 
     path: Path
-    split: str | None
-
-
-@dataclass(frozen=True)
-class Example:
-    """One photo, read and checked; `data` is kept only where the photo has no file of its own."""
-
-    photo: LabelledPhoto
+    image_path: Path
+    embedded: bool
     size: tuple[int, int]
     digest: str
-    embedded: bytes | None
     instances: tuple[Instance, ...]
     split: str | None
 
@@ -78,36 +69,6 @@ class Imported:
     warnings: tuple[Finding, ...]
 
 
-def find_labelme(folders: Sequence[Path]) -> list[Source]:
-    """All labelme files below the folders, sorted; other JSON files are passed over.
-
-    Raises:
-        DataError: a folder is missing, a JSON is broken, or there is no labelme file.
-    """
-    named = all(f.name in SPLITS for f in folders) and any(f.name == "train" for f in folders)
-    sources: dict[Path, Source] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder} is not a folder; name the folder with your labelme JSON files.")
-        has_splits = (folder / "train").is_dir() and any((folder / s).is_dir() for s in SPLITS[1:])
-        for path in sorted(folder.rglob("*.json")):
-            inner = path.relative_to(folder).parts
-            split = folder.name if named else inner[0] if has_splits and inner[0] in SPLITS else None
-            if _is_labelme(path):
-                sources.setdefault(path.resolve(), Source(path, split))
-    if not sources:
-        places = ", ".join(str(f) for f in folders)
-        raise DataError(f"no labelme JSON files in {places}; label photos with labelme and save beside them.")
-    return list(sources.values())
-
-
-def _is_labelme(path: Path) -> bool:
-    try:
-        return labelme.is_labelme(json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable JSON: {error}. Save it again in labelme, or remove it.") from None
-
-
 def import_labelme(
     folders: Sequence[Path],
     out_dir: Path,
@@ -121,7 +82,10 @@ def import_labelme(
         DataError: names the file at fault and what to do; nothing is written.
     """
     options = options or ImportOptions()
-    sources, examples, warnings = find_labelme(folders), [], []
+    sources = find_labelme(folders)
+    _keep_apart(sources, out_dir)
+    examples: list[Example] = []
+    warnings: list[Finding] = []
     for done, source in enumerate(sources, 1):
         example, found = _read_example(source)
         examples.append(example)
@@ -145,71 +109,27 @@ def import_labelme(
     return Imported(out_dir, class_names, images, counts, data_hash, tuple(warnings))
 
 
+def _keep_apart(sources: Sequence[Source], out_dir: Path) -> None:
+    for source in sources:
+        if source.path.resolve() in {(out_dir / f"{split}.json").resolve() for split in SPLITS}:
+            raise DataError(f"{source.path} is a labelme file and would be overwritten; choose another output folder.")
+
+
 def _read_example(source: Source) -> tuple[Example, list[Finding]]:
     photo = labelme.read_labelme(source.path)
     data = photo.image_bytes()
-    size = oriented_size(photo, data)
+    for unusable in photo_findings(photo, data):
+        raise DataError(f"{unusable.where}: {unusable.message}.")
+    size = photo_size(data)
     warnings = [finding for finding in shape_findings(photo, size) if finding.code != "no-labels"]
-    kept = [_inside(instance, size) for instance in labelme.instances(photo.shapes)]
-    embedded = None if photo.image_path.is_file() else data
-    instances = tuple(instance for instance in kept if instance.polygons)
-    return Example(photo, size, content_hash(data), embedded, instances, source.split), warnings
-
-
-def oriented_size(photo: LabelledPhoto, data: bytes) -> tuple[int, int]:
-    """The photo's (height, width) after EXIF orientation.
-
-    Raises:
-        DataError: when it cannot be read or is not the size it was labelled at.
-    """
-    try:
-        size = photo_size(data)
-    except DataError as error:
-        raise DataError(f"{photo.path}: its photo {photo.image_path} cannot be used: {error}; replace it.") from None
-    if photo.stated_size not in (None, size):
-        stated = f"{photo.stated_size[1]}×{photo.stated_size[0]}" if photo.stated_size else ""
-        turned = " (after EXIF orientation)" if photo.stated_size == size[::-1] else ""
-        raise DataError(
-            f"{photo.path}: labelled at {stated} px, but {photo.image_path.name} is {size[1]}×{size[0]} px{turned}; "
-            "put the photo that was labelled there, or label this one again."
-        )
-    return size
-
-
-def shape_findings(photo: LabelledPhoto, size: tuple[int, int]) -> list[Finding]:
-    """What is wrong with the shapes of one photo of `size`."""
-    file, found = str(photo.path), []
-    for shape in photo.shapes:
-        if shape.label in labelme.SKIPPED_LABELS:
-            continue
-        outlines = labelme.polygons(shape)
-        if shape.kind not in labelme.AREA_SHAPES:
-            text = f"a {shape.kind} has no area and is left out; draw a polygon for {shape.label!r}"
-            found.append(Finding("warning", "no-area", file, text, shape.index))
-        elif not outlines:
-            text = f"the {shape.kind} of {shape.label!r} is empty; draw it again or delete it"
-            found.append(Finding("error", "empty-polygon", file, text, shape.index))
-        for outline in outlines:
-            found.extend(polygon_findings(outline, size, file, shape.index, shape.label))
-    if not any(True for _ in labelme.instances(photo.shapes)):
-        found.append(Finding("warning", "no-labels", file, "the photo has no labelled shape"))
-    return found
-
-
-def _inside(instance: Instance, size: tuple[int, int]) -> Instance:
-    """The part of an instance inside the photo, without polygons that have no area."""
-    clipped = tuple(piece for outline in instance.polygons for piece in _clip(outline, size))
-    return Instance(instance.label, clipped, instance.shapes)
-
-
-def _clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:
-    height, width = size
-    if all(0 <= x <= width and 0 <= y <= height for x, y in outline):
-        return [outline] if ShapelyPolygon(outline).convex_hull.area > 1e-6 else []
-    cut = shapely.make_valid(ShapelyPolygon(outline)).intersection(shapely.box(0, 0, width, height))
-    parts = list(cut.geoms) if hasattr(cut, "geoms") else [cut]
-    flat = [p for part in parts for p in (part.geoms if isinstance(part, MultiPolygon) else [part])]
-    return [list(p.exterior.coords)[:-1] for p in flat if isinstance(p, ShapelyPolygon) and p.area > 1e-6]
+    instances = []
+    for instance in labelme.instances(photo.shapes):
+        inside = tuple(piece for outline in instance.polygons for piece in clip(outline, size))
+        if inside:
+            instances.append(replace(instance, polygons=inside))
+    embedded = not photo.image_path.is_file()
+    digest = content_hash(data)
+    return Example(photo.path, photo.image_path, embedded, size, digest, tuple(instances), source.split), warnings
 
 
 def _class_names(examples: Iterable[Example], wanted: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -222,7 +142,7 @@ def _class_names(examples: Iterable[Example], wanted: tuple[str, ...] | None) ->
         for instance in example.instances:
             if instance.label not in wanted:
                 raise DataError(
-                    f"{example.photo.path}, shape {instance.shapes[0]}: the label {instance.label!r} is not in the "
+                    f"{example.path}, shape {instance.shapes[0]}: the label {instance.label!r} is not in the "
                     f"label list ({', '.join(wanted)}); correct the label or add it to the list."
                 )
     return wanted
@@ -256,7 +176,8 @@ def _data_hash(examples: Iterable[Example], class_names: tuple[str, ...]) -> str
 def _manifest(
     examples: Sequence[Example], split: str, class_names: tuple[str, ...], data_hash: str, out_dir: Path, staged: Path
 ) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, example in enumerate(examples, 1):
         height, width = example.size
         file_name = _file_name(example, out_dir, staged)
@@ -264,7 +185,7 @@ def _manifest(
         for instance in example.instances:
             category_id = class_names.index(instance.label) + 1
             entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id}
-            annotations.append({**entry, **_geometry(instance, example.size)})
+            annotations.append({**entry, **coco_geometry(instance.polygons, example.size)})
     found = Counter(instance.label for example in examples for instance in example.instances)
     counts = {name: found[name] for name in class_names}
     return {
@@ -275,22 +196,15 @@ def _manifest(
     }
 
 
-def _geometry(instance: Instance, size: tuple[int, int]) -> dict[str, Any]:
-    flat = [[round(v, 2) for point in outline for v in point] for outline in instance.polygons]
-    xs, ys = [x for p in flat for x in p[::2]], [y for p in flat for y in p[1::2]]
-    area_px = int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(flat, *size))))
-    bbox = [round(v, 2) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
-    return {"segmentation": flat, "bbox": bbox, "area": area_px, "iscrowd": 0}
-
-
 def _file_name(example: Example, out_dir: Path, staged: Path) -> str:
     """Relative to the manifest with forward slashes; absolute when the photo is on another drive."""
-    if example.embedded is not None:
-        name = f"images/{example.photo.path.stem}-{example.digest[:8]}{extension(example.embedded)}"
+    if example.embedded:
+        data = labelme.read_labelme(example.path).image_bytes()
+        name = f"images/{example.path.stem}-{example.digest[:8]}{extension(data)}"
         (staged / "images").mkdir(exist_ok=True)
-        (staged / name).write_bytes(example.embedded)
+        (staged / name).write_bytes(data)
         return name
-    path = example.photo.image_path.resolve()
+    path = example.image_path.resolve()
     try:
         return Path(os.path.relpath(path, out_dir.resolve())).as_posix()
     except ValueError:

@@ -24,12 +24,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskserve.protos.errors import DataError
+from maskserve.training.datasets.geometry import Polygon
 
 SKIPPED_LABELS = frozenset({"__ignore__", "_background_"})
 AREA_SHAPES = frozenset({"polygon", "rectangle", "circle", "mask"})
 CIRCLE_CORNERS = 48
-
-Polygon = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)

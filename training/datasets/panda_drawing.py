@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Colour = tuple[int, int, int]
 
 SUPERSAMPLING = 2
@@ -115,7 +116,7 @@ def render(
     return Sprite(small, soft, (int(x0), int(y0)))
 
 
-def _fill(part: Part, rgb: Array, alpha: NDArray[np.uint8], origin: tuple[int, int], unit_px: float) -> None:
+def _fill(part: Part, rgb: Array, alpha: Array, origin: tuple[int, int], unit_px: float) -> None:
     outlines = [(o - np.asarray(origin)) * SUPERSAMPLING for o in part.outlines]
     corners = np.concatenate(outlines)
     x0, y0 = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
@@ -137,7 +138,7 @@ def _fill(part: Part, rgb: Array, alpha: NDArray[np.uint8], origin: tuple[int, i
     cv2.copyTo(cv2.merge([light * channel for channel in colour]), mask, rgb[window])
 
 
-def _furred(rgb: Array, alpha: NDArray[np.uint8], unit_px: float, rng: Rng) -> tuple[Array, NDArray[np.uint8]]:
+def _furred(rgb: Array, alpha: Array, unit_px: float, rng: Rng) -> tuple[Array, Array]:
     """Strands in the colours, and ragged edges: every pixel is taken from a place a hair's breadth away."""
     height, width = alpha.shape
     noise = rng.standard_normal((height // 2 + 1, width // 2 + 1, 2)).astype(np.float32)

@@ -23,7 +23,7 @@ def clouds(size: tuple[int, int], cell_px: float, rng: Rng, octaves: int = 3) ->
     for octave in range(octaves):
         cell = max(cell_px / 2**octave, 1.0)
         grid = rng.standard_normal((int(height / cell) + 2, int(width / cell) + 2)).astype(np.float32)
-        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 1.6**octave
+        total += np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)) / np.float32(1.6**octave)
     return total
 
 
@@ -129,8 +129,7 @@ def sky(size: tuple[int, int], rng: Rng) -> Array:
 
 
 Background = Callable[[tuple[int, int], Rng], Array]
-GROUNDS: tuple[Background, ...] = (forest, snow, meadow, rocks)
-BACKGROUNDS: tuple[Background, ...] = (*GROUNDS, sky)
+BACKGROUNDS: tuple[Background, ...] = (forest, snow, meadow, rocks, sky)
 
 
 # ── things near the pandas ──────────────────────────────────────────────────────────────────────────────────────────
@@ -230,6 +229,13 @@ def shadow(canvas: Array, centre: tuple[float, float], reach_px: float) -> None:
     across = np.exp(-1.5 * ((np.arange(width, dtype=np.float32) - centre[0]) / reach_px) ** 2)
     along = np.exp(-1.5 * ((np.arange(height, dtype=np.float32) - centre[1]) / (0.28 * reach_px)) ** 2)
     canvas *= (1 - 0.45 * np.outer(along, across)).astype(np.float32)[..., None]
+
+
+def feet_cover(background: Background) -> Callable[[tuple[float, float], float, tuple[int, int], Rng], Sprite | None]:
+    """What hides feet on that ground."""
+    if background is snow:
+        return mound
+    return stone if background is rocks else tuft
 
 
 # ── the camera ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -66,13 +66,13 @@ def make_pandas(
     test: int,
     seed: int,
     size: tuple[int, int] = (360, 480),
-    on_photo: Callable[[], None] = lambda: None,
+    on_photo: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
     """Write `train` and `test` photos with their labelme JSON into `out_dir/train` and `out_dir/test`.
 
     Args:
         size: (height, width) of the largest photo; each is 2/3 to 1 of it and one in three is upright.
-        on_photo: called after each photo, for a progress bar.
+        on_photo: called with (photos done, photos in all).
 
     Raises:
         DataError: when `out_dir` has something in it; drawn photos never mix with others.
@@ -86,7 +86,7 @@ def make_pandas(
             for number in range(count):
                 rng = np.random.default_rng([seed, split, number])
                 _write_photo(folder / f"{number:04}", compose(_photo_size(size, rng), rng), rng)
-                on_photo()
+                on_photo(split * train + number + 1, train + test)
 
 
 def _photo_size(largest: tuple[int, int], rng: Rng) -> tuple[int, int]:
@@ -119,7 +119,7 @@ def _columns(count: int, width: int, rng: Rng) -> list[float]:
 
 def _ground_scene(scene: Scene, count: int, background: scenery.Background, rng: Rng) -> None:
     height, width = scene.size
-    feet_cover = {scenery.snow: scenery.mound, scenery.rocks: scenery.stone}.get(background, scenery.tuft)
+    feet_cover = scenery.feet_cover(background)
     unit = min(scene.size) * rng.uniform(0.17, 0.34) / count**0.35
     depths = np.sort(rng.uniform(0.0, 1.0, count))
     for x, depth in zip(_columns(count, width, rng), depths, strict=True):
@@ -199,7 +199,7 @@ def _write_photo(stem: Path, scene: Scene, rng: Rng) -> None:
     quality = int(rng.integers(78, 96))
     _, jpeg = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     stem.with_suffix(".jpg").write_bytes(jpeg.tobytes())
-    labels = {
+    labels: dict[str, object] = {
         "version": "5.5.0",
         "flags": {},
         "shapes": _shapes(scene),

@@ -31,6 +31,20 @@ def photo_size(data: bytes) -> tuple[int, int]:
         raise DataError(f"it is no readable photo ({error})") from None
 
 
+def check_pixels(data: bytes) -> None:
+    """Read the file to its end, cheaply.
+
+    Raises:
+        DataError: when it is damaged or cut off.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as photo:
+            photo.draft("RGB", (1, 1))  # a JPEG's coefficients are read, most of them not turned into pixels
+            photo.load()
+    except _UNREADABLE as error:
+        raise DataError(f"it is damaged ({error})") from None
+
+
 def decode_photo(data: bytes) -> np.ndarray:
     """RGB uint8 (H, W, 3), EXIF orientation applied, as Detectron2 reads it for training.
 

@@ -1,0 +1,149 @@
+"""Labels ▶ findings, for labelme folders and for manifests.
+
+paths ▶ one job a photo ▶ findings of the photo and its shapes
+                        ▶ its labels and its pixels' hash ▶ findings over all photos
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from maskserve.protos.errors import DataError
+from maskserve.training.datasets import labelme
+from maskserve.training.datasets.check_coco import annotation_findings, size_findings
+from maskserve.training.datasets.check_labelme import photo_findings, shape_findings
+from maskserve.training.datasets.coco import manifest_files, read_coco
+from maskserve.training.datasets.findings import Finding, Where, duplicate_findings, label_findings
+from maskserve.training.datasets.manifest import Manifest, load_manifest
+from maskserve.training.datasets.photos import content_hash, decode_photo, photo_size
+from maskserve.training.datasets.sources import Source, find_labelme
+
+
+@dataclass(frozen=True)
+class Report:
+    photo_count: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def error_count(self) -> int:
+        return sum(finding.level == "error" for finding in self.findings)
+
+    @property
+    def warning_count(self) -> int:
+        return len(self.findings) - self.error_count
+
+
+@dataclass
+class Ledger:
+    """What the jobs write down."""
+
+    findings: list[Finding] = field(default_factory=list)
+    labels: list[tuple[Where, str]] = field(default_factory=list)
+    photos: list[tuple[Where, str, str]] = field(default_factory=list)
+    """Where, split, hash of the pixels."""
+
+
+Job = Callable[[Ledger], None]
+
+
+def check(
+    paths: Sequence[Path],
+    known_labels: Sequence[str] | None = None,
+    *,
+    on_photo: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Report:
+    """Look at every photo and label of labelme folders, dataset folders and COCO files.
+
+    Args:
+        known_labels: the only labels allowed; without them rare labels close to a common one are pointed at.
+        on_photo: called with (photos done, photos in all).
+
+    Raises:
+        DataError: when a path does not exist or has no labels at all.
+    """
+    ledger = Ledger()
+    jobs = [job for path in paths for job in _jobs(path, ledger)]
+    for done, job in enumerate(jobs, 1):
+        job(ledger)
+        on_photo(done, len(jobs))
+    ledger.findings += duplicate_findings(ledger.photos)
+    ledger.findings += label_findings(ledger.labels, known_labels)
+    return Report(len(jobs), tuple(ledger.findings))
+
+
+def _jobs(path: Path, ledger: Ledger) -> Iterator[Job]:
+    files = manifest_files(path)
+    if not files:
+        yield from (partial(_check_labelme, source) for source in find_labelme([path]))
+    for split, file in files.items():
+        try:
+            manifest = load_manifest(file)
+        except DataError as error:
+            ledger.findings.append(Finding.of_error(error, "broken-file", str(file)))
+            continue
+        yield from _manifest_jobs(manifest, split)
+
+
+def _manifest_jobs(manifest: Manifest, split: str) -> Iterator[Job]:
+    coco = read_coco(manifest.path)
+    names = {category["id"]: str(category["name"]) for category in coco["categories"]}
+    by_image: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for annotation in coco["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    for image in coco["images"]:
+        yield partial(_check_image, manifest, image, by_image[image["id"]], names, split)
+
+
+def _check_labelme(source: Source, ledger: Ledger) -> None:
+    try:
+        photo = labelme.read_labelme(source.path)
+        data = photo.image_bytes()
+    except DataError as error:
+        code = "missing-photo" if "missing" in str(error) else "broken-file"
+        ledger.findings.append(Finding.of_error(error, code, str(source.path)))
+        return
+    unusable = photo_findings(photo, data)
+    ledger.findings += unusable
+    size = photo.stated_size if unusable else photo_size(data)
+    if size is not None:
+        ledger.findings += shape_findings(photo, size)
+    kept = (shape for shape in photo.shapes if shape.label not in labelme.SKIPPED_LABELS)
+    ledger.labels += ((Where(str(source.path), shape.index), shape.label) for shape in kept)
+    if not unusable:
+        ledger.photos.append((Where(str(source.path)), source.split or "", _pixel_hash(data)))
+
+
+def _check_image(
+    manifest: Manifest,
+    image: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    names: Mapping[int, str],
+    split: str,
+    ledger: Ledger,
+) -> None:
+    path = manifest.image_root / image["file_name"]
+    where = Where(str(path))
+    try:
+        data = path.read_bytes()
+        ledger.photos.append((where, split, _pixel_hash(data)))
+        ledger.findings += size_findings(image, photo_size(data), where)
+    except OSError as error:
+        text = f"the photo is missing ({error.strerror}); {manifest.path} names it as {image['file_name']}"
+        ledger.findings.append(Finding("error", "missing-photo", where, text))
+    except DataError as error:
+        ledger.findings.append(Finding("error", "unreadable-photo", where, f"{error}; replace it"))
+    ledger.findings += annotation_findings(image, annotations, names, manifest.path)
+    ledger.labels += (
+        (Where(str(manifest.path), int(a["id"]), "annotation"), names[a["category_id"]]) for a in annotations
+    )
+
+
+def _pixel_hash(data: bytes) -> str:
+    """The same for copies that differ only in metadata."""
+    pixels = decode_photo(data)
+    return content_hash(f"{pixels.shape}".encode() + pixels.tobytes())

@@ -1,0 +1,110 @@
+"""COCO instance files on disk: which file is which split's, what is in it, and where its photos are."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from maskserve.protos.errors import DataError
+from maskserve.training.datasets.labelme import is_labelme
+
+SPLITS = ("train", "val", "test")
+
+
+def split_files(folder: Path) -> dict[str, Path]:
+    """Split ─▶ manifest in a folder, by the usual names: `train.json`, `instances_train2017.json` (also in
+    `annotations/`), `train/_annotations.coco.json`; labelme files of such names are passed over."""
+    found: dict[str, Path] = {}
+    for split in SPLITS:
+        patterns = [f"{split}.json", f"instances_{split}*.json", f"annotations/instances_{split}*.json"]
+        patterns += [f"{name}/_annotations.coco.json" for name in ((split, "valid") if split == "val" else (split,))]
+        for pattern in patterns:
+            files = [file for file in sorted(folder.glob(pattern)) if not _is_labelme(file)]
+            if files:
+                found[split] = files[0]
+                break
+    return found
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        return is_labelme(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return False
+
+
+def manifest_files(path: Path) -> dict[str, Path]:
+    """Split ─▶ manifest for a dataset folder or one COCO file; nothing for what holds labelme files.
+
+    A file's split is read off its name where that begins as in `split_files`, else it is the name itself.
+    """
+    if path.is_dir():
+        return split_files(path)
+    if not path.is_file() or _is_labelme(path):
+        return {}
+    stem = path.stem.removeprefix("instances_")
+    return {next((split for split in SPLITS if stem.startswith(split)), stem): path}
+
+
+def image_root(coco: dict[str, Any], path: Path) -> Path:
+    """The manifest's folder, or where COCO's own layout has the photos: `../train2017` or `../images/train2017`."""
+    name, split = coco["images"][0]["file_name"], path.stem.removeprefix("instances_")
+    above = path.parent.parent
+    places = [path.parent, path.parent / "images", above / split, above / "images" / split, above / "images", above]
+    return next((place for place in places if (place / name).is_file()), path.parent)
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """The file's content, checked as far as code relies on it; shared between callers, so not to be changed.
+
+    Raises:
+        DataError: see `load_manifest`.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); name a COCO manifest that exists.") from None
+    return _parse(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=8)
+def _parse(path: Path, _mtime_ns: int, _size_bytes: int) -> dict[str, Any]:
+    try:
+        coco = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON: {error}. Make it again or fix the file.") from None
+    if is_labelme(coco):
+        raise DataError(f"{path} is a labelme file; run `maskserve data import-labelme` on its folder first.")
+    if not isinstance(coco, dict):
+        raise DataError(f"{path} is not a COCO instance file: it is a {type(coco).__name__}, not an object.")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(coco.get(key), list) or (key != "annotations" and not coco[key]):
+            raise DataError(f"{path} is not a COCO instance file: it has no list of {key!r}.")
+    _check_entries(path, coco)
+    return coco
+
+
+def _check_entries(path: Path, coco: dict[str, Any]) -> None:
+    needed = {
+        "images": {"id", "file_name", "height", "width"},
+        "categories": {"id", "name"},
+        "annotations": {"id", "image_id", "category_id", "bbox"},
+    }
+    for key, fields in needed.items():
+        for index, entry in enumerate(coco[key]):
+            missing = fields - set(entry) if isinstance(entry, dict) else fields
+            if missing:
+                raise DataError(f"{path}: {key}[{index}] has no {', '.join(sorted(missing))}; complete the file.")
+    image_ids, category_ids = ({e["id"] for e in coco[key]} for key in ("images", "categories"))
+    for key, known in (("images", image_ids), ("categories", category_ids)):
+        if len(known) < len(coco[key]):
+            raise DataError(f"{path}: two {key} have the same id; give each its own.")
+    for index, annotation in enumerate(coco["annotations"]):
+        if annotation["image_id"] not in image_ids:
+            raise DataError(f"{path}: annotations[{index}] names image {annotation['image_id']}, which is not there.")
+        if annotation["category_id"] not in category_ids:
+            raise DataError(
+                f"{path}: annotations[{index}] names category {annotation['category_id']}, which is not there."
+            )

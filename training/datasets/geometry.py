@@ -1,0 +1,38 @@
+"""Polygons of one object ▶ cut to the photo ▶ COCO's segmentation, bbox and area. Points are (x, y) px."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import shapely
+from pycocotools import mask as coco_mask
+from shapely.geometry import Polygon as ShapelyPolygon
+
+Polygon = list[tuple[float, float]]
+SMALLEST_AREA_PX = 1e-6
+
+
+def has_area(outline: Sequence[tuple[float, float]]) -> bool:
+    return len(outline) >= 3 and ShapelyPolygon(outline).convex_hull.area > SMALLEST_AREA_PX
+
+
+def clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:
+    """The parts of a polygon inside a photo of `size` (height, width) that have an area."""
+    height, width = size
+    if not has_area(outline):
+        return []
+    if all(0 <= x <= width and 0 <= y <= height for x, y in outline):
+        return [outline]
+    cut = shapely.make_valid(ShapelyPolygon(outline)).intersection(shapely.box(0, 0, width, height))
+    parts = shapely.get_parts(shapely.get_parts(cut))
+    return [list(p.exterior.coords)[:-1] for p in parts if p.geom_type == "Polygon" and p.area > SMALLEST_AREA_PX]
+
+
+def coco_geometry(polygons: Sequence[Polygon], size: tuple[int, int]) -> dict[str, Any]:
+    """`segmentation`, `bbox` (XYWH px), `area` (px, overlaps once) and `iscrowd` of one object."""
+    flat = [[round(v, 2) for point in outline for v in point] for outline in polygons]
+    xs, ys = [x for p in flat for x in p[::2]], [y for p in flat for y in p[1::2]]
+    area_px = int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(flat, *size))))
+    bbox = [round(v, 2) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
+    return {"segmentation": flat, "bbox": bbox, "area": area_px, "iscrowd": 0}

@@ -1,0 +1,105 @@
+"""Labelled photos of any source, one form: what `data show` draws.
+
+labelme folder | dataset folder | COCO file ▶ Sample ▶ Segmentation (scaled with its photo)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from maskserve.imaging.masks import coverage, decode_rle, encode_rle
+from maskserve.protos.types import Instance, MaskRle, ModelInfo, Segmentation
+from maskserve.training.datasets import labelme
+from maskserve.training.datasets.coco import manifest_files, read_coco
+from maskserve.training.datasets.geometry import clip
+from maskserve.training.datasets.manifest import load_manifest
+from maskserve.training.datasets.photos import photo_size
+from maskserve.training.datasets.sources import Source, find_labelme
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled photo; a mask is a list of flat polygons (x0, y0, x1, …) px or a COCO RLE."""
+
+    name: str
+    read: Callable[[], bytes]
+    masks: tuple[tuple[str, Any], ...]
+    """Class name, mask."""
+
+
+def find_samples(path: Path) -> list[Sample]:
+    """All labelled photos of a labelme folder, a dataset folder or a COCO file, in file order.
+
+    Raises:
+        DataError: when there are none, or a file is broken.
+    """
+    files = manifest_files(path)
+    if not files:
+        return [_labelme_sample(source) for source in find_labelme([path])]
+    return [sample for file in files.values() for sample in _manifest_samples(file)]
+
+
+def _labelme_sample(source: Source) -> Sample:
+    photo = labelme.read_labelme(source.path)
+    size = photo.stated_size or photo_size(photo.image_bytes())
+    masks = []
+    for instance in labelme.instances(photo.shapes):
+        pieces = [piece for outline in instance.polygons for piece in clip(outline, size)]
+        if pieces:
+            masks.append((instance.label, [[v for point in piece for v in point] for piece in pieces]))
+    return Sample(photo.image_path.name, partial(_read_labelme_photo, source.path), tuple(masks))
+
+
+def _read_labelme_photo(path: Path) -> bytes:
+    return labelme.read_labelme(path).image_bytes()
+
+
+def _manifest_samples(path: Path) -> list[Sample]:
+    manifest = load_manifest(path)
+    coco = read_coco(manifest.path)
+    names = {category["id"]: str(category["name"]) for category in coco["categories"]}
+    masks: defaultdict[Any, list[tuple[str, Any]]] = defaultdict(list)
+    for annotation in coco["annotations"]:
+        if annotation.get("segmentation") and not annotation.get("iscrowd"):
+            masks[annotation["image_id"]].append((names[annotation["category_id"]], annotation["segmentation"]))
+    return [
+        Sample(image["file_name"], (manifest.image_root / image["file_name"]).read_bytes, tuple(masks[image["id"]]))
+        for image in coco["images"]
+    ]
+
+
+def to_segmentation(
+    masks: Sequence[tuple[str, Any]], size: tuple[int, int], shown: tuple[int, int], class_ids: Mapping[str, int]
+) -> Segmentation:
+    """Labels of a photo of `size` as an answer for the same photo scaled to `shown`, both (height, width)."""
+    instances = []
+    for name, mask in masks:
+        rle = _rle(mask, size, shown)
+        x, y, width, height = coco_mask.toBbox({"size": rle.size, "counts": rle.counts})
+        area_px = int(decode_rle(rle).sum())
+        if area_px:
+            box = float(x), float(y), float(x + width), float(y + height)
+            instances.append(Instance(class_ids[name], name, 1.0, box, area_px, rle))
+    instances.sort(key=lambda instance: instance.area_px)
+    cover = coverage(instances, shown, tuple(class_ids))
+    return Segmentation(shown, tuple(instances), cover, ModelInfo("labels", "", ""))
+
+
+def _rle(mask: Any, size: tuple[int, int], shown: tuple[int, int]) -> MaskRle:
+    if isinstance(mask, list):
+        scale = np.array([shown[1] / size[1], shown[0] / size[0]])
+        flat = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in mask if len(polygon) >= 6]
+        pixels = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, *shown))) if flat else np.zeros(shown)
+    else:
+        compressed = coco_mask.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask
+        pixels = cv2.resize(coco_mask.decode(compressed), shown[::-1], interpolation=cv2.INTER_NEAREST)
+    return encode_rle(pixels > 0)
