@@ -49,7 +49,14 @@ class GatewayClient(Predicts, SaysStatus, Protocol):
 
 def create_app(settings: Settings, client: GatewayClient) -> Flask:
     """The WSGI application; it neither opens nor closes `client`."""
-    app = Flask("maskserve.gateway", static_folder=str(PAGE), static_url_path="/page")
+    # both paths are said, since Flask cannot find them by itself in a namespace package
+    app = Flask(
+        "maskserve.gateway",
+        root_path=str(PAGE.parent),
+        instance_path=str(PAGE.parent),
+        static_folder=PAGE.name,
+        static_url_path="/page",
+    )
     app.request_class = MemoryRequest
     metrics = Metrics()
     gateway = Gateway(

@@ -26,8 +26,8 @@ from maskserve.protos.errors import RequestError
 from maskserve.protos.types import Segmentation, SegmentOptions
 
 OTHER_ARM_MAY_HELP = frozenset({"unavailable", "overloaded", "model_not_found", "out_of_memory"})
-INFRASTRUCTURE = OTHER_ARM_MAY_HELP | {"worker_died", "timeout", "unauthorized"}
-"""Failures that count for the breaker; a handler's bug or an odd answer says nothing about the next request."""
+OPENS_BREAKER = OTHER_ARM_MAY_HELP | {"timeout", "unauthorized"}
+"""Failures that speak against the arm; a handler's bug or a deadly photo says nothing about the next request."""
 
 
 class Predicts(Protocol):
@@ -136,7 +136,7 @@ class Dispatcher:
             )
         except ServerError as error:
             self._metrics.failures.labels(name, error.code).inc()
-            (state.breaker.failed if error.code in INFRASTRUCTURE else state.breaker.abandoned)()
+            (state.breaker.failed if error.code in OPENS_BREAKER else state.breaker.abandoned)()
             problem = problems.from_server_error(error, name)
             raise (_ArmIsDown(problem) if error.code in OTHER_ARM_MAY_HELP else problem) from error
         except RequestError:

@@ -62,7 +62,7 @@ def _paths(routing: Routing) -> dict[str, Any]:
         _header(routing.arm_header, "The arm that must answer; the parameter `arm` wins over it."),
         _cookie(routing.user_cookie, "As the user header; set by the first answer."),
     ]
-    predict = {
+    predict: dict[str, Any] = {
         "parameters": [*_parameters(PredictionParameters), *routed],
         "answers": {"application/json": _schema("Prediction"), **_PICTURES},
     }
@@ -117,7 +117,9 @@ def _photo_content() -> dict[str, Any]:
         "properties": dict.fromkeys(FILE_FIELDS, file),
         "oneOf": [{"required": [name]} for name in FILE_FIELDS],
     }
-    raw = {kind: {"schema": {}} for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")}
+    raw: dict[str, Any] = {
+        kind: {"schema": {}} for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+    }
     return {"multipart/form-data": {"schema": form}, **raw}
 
 

@@ -51,14 +51,14 @@ SERVER_TEXTS: Mapping[str, tuple[int, str]] = {
 _UNKNOWN_SERVER_FAULT = (502, "The model server gave an answer that the gateway does not understand.")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818 — RFC 9457's name
     """An answer that is not the one asked for."""
 
     status: int
     code: str
     detail: str
-    field: str = ""
+    parameter: str = ""
     """The parameter or form field at fault, or ""."""
     headers: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Problem(Exception):  # noqa: N818 — RFC 9457's name
             "code": self.code,
             "detail": self.detail,
             "request_id": request_id,
-            **({"field": self.field} if self.field else {}),
+            **({"field": self.parameter} if self.parameter else {}),
             **self.more,
         }
 
@@ -114,7 +114,8 @@ def from_http_exception(error: HTTPException) -> Problem:
     detail = {404: "There is nothing here. The routes are in /openapi.json."}.get(status, f"{status.description}.")
     if isinstance(error, MethodNotAllowed):
         headers = {"Allow": ", ".join(sorted(error.valid_methods or ()))}
-        detail = f"This address answers {headers['Allow']} only."
+        methods = " and ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
+        detail = f"This address answers {methods} only."
     return Problem(status, status.name.lower(), detail, headers=headers)
 
 

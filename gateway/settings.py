@@ -34,10 +34,10 @@ class Server(_Section):
     """Where the gateway listens."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=65535)
     access_log: bool = False
     """One JSON line per request on stderr."""
-    shutdown_s: float = Field(30.0, ge=0, le=600)
+    shutdown_s: float = Field(default=30.0, ge=0, le=600)
     """How long requests in flight may take to finish after SIGTERM or Ctrl-C."""
 
 
@@ -50,7 +50,7 @@ class TorchServe(_Section):
     token_file: Path | None = None
     management_token: str = ""
     management_token_file: Path | None = None
-    timeout_s: float = Field(30.0, gt=0, le=600)
+    timeout_s: float = Field(default=30.0, gt=0, le=600)
     """The one deadline of a request: queue, retries, fallback and drawing included."""
 
     @model_validator(mode="after")
@@ -78,9 +78,9 @@ class Routing(_Section):
 class Limits(_Section):
     """What is refused or put off, so that the rest stays quick."""
 
-    in_flight_per_arm: int = Field(8, ge=1, le=256)
+    in_flight_per_arm: int = Field(default=8, ge=1, le=256)
     """More requests than these are told to come back (503 with Retry-After)."""
-    drawings: int = Field(1, ge=1, le=64)
+    drawings: int = Field(default=1, ge=1, le=64)
     """Pictures drawn at the same time; each holds a few copies of the decoded photo."""
 
 
@@ -90,7 +90,7 @@ class Arm(_Section):
     model: ModelName
     version: str = ""
     """"" is TorchServe's default version."""
-    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Share of the users relative to the other arms; 0: only on request."""
     required: bool = True
     """Whether /readyz waits for it."""
@@ -116,6 +116,14 @@ class Settings(_Section):
     @property
     def weights(self) -> dict[str, float]:
         return {name: arm.weight for name, arm in self.arms.items()}
+
+
+_SECTIONS: dict[str, type[_Section]] = {
+    "server": Server,
+    "torchserve": TorchServe,
+    "routing": Routing,
+    "limits": Limits,
+}
 
 
 def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -144,10 +152,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    sections = {"server": Server, "torchserve": TorchServe, "routing": Routing, "limits": Limits}
     return [
         (section, key, environ[name])
-        for section, model in sections.items()
+        for section, model in _SECTIONS.items()
         for key in model.model_fields
         if (name := f"{_ENV_PREFIX}_{section}_{key}".upper()) in environ
     ]

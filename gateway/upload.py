@@ -31,7 +31,7 @@ class MemoryRequest(Request):
     """Multipart files stay in memory: nothing is written to disk on the request path."""
 
     max_content_length = MAX_BODY_BYTES
-    max_form_memory_size = 64 * 1024
+    max_form_memory_size = 256 * 1024  # werkzeug counts the 64 KiB that it reads at a time in
     max_form_parts = 16
 
     def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> IO[bytes]:
@@ -43,16 +43,18 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False)
 
-    format: AnswerFormat | None = Field(None, description="The answer's form; without it, `Accept` decides.")
+    format: AnswerFormat | None = Field(default=None, description="The answer's form; without it, `Accept` decides.")
     score_threshold: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="Instances with a lower score are left out."
+        default=None, ge=0, le=1, allow_inf_nan=False, description="Instances with a lower score are left out."
     )
-    max_instances: int | None = Field(None, ge=1, le=1000, description="At most so many instances, the best first.")
+    max_instances: int | None = Field(
+        default=None, ge=1, le=1000, description="At most so many instances, the best first."
+    )
     mask_format: Literal["rle", "polygon", "none"] = Field(
-        "rle", description="Masks as COCO compressed RLE, as outlines in px (holes filled), or not at all."
+        default="rle", description="Masks as COCO compressed RLE, as outlines in px (holes filled), or not at all."
     )
     classes: tuple[str, ...] = Field(
-        (), alias="class", description="Only instances of this class; may be given several times."
+        default=(), alias="class", description="Only instances of this class; may be given several times."
     )
 
     @property
@@ -63,11 +65,13 @@ class Parameters(BaseModel):
 
 
 class PredictionParameters(Parameters):
-    arm: str = Field("", description="The arm that must answer, instead of the one that routing would choose.")
+    arm: str = Field(default="", description="The arm that must answer, instead of the one that routing would choose.")
 
 
 class ComparisonParameters(Parameters):
-    arms: str = Field("", description="The two arms to compare, as `a,b`; without it, the first two of the settings.")
+    arms: str = Field(
+        default="", description="The two arms to compare, as `a,b`; without it, the first two of the settings."
+    )
 
 
 SomeParameters = TypeVar("SomeParameters", bound=Parameters)
@@ -121,7 +125,8 @@ def choose_format(request: Request, parameters: Parameters, default: AnswerForma
 def _given(request: Request) -> Iterable[tuple[str, str]]:
     yield from request.args.items(multi=True)
     if request.mimetype == "multipart/form-data":
-        yield from request.form.items(multi=True)
+        # a "file" that came as text gets its own message, see read_photo
+        yield from (item for item in request.form.items(multi=True) if item[0] not in FILE_FIELDS)
 
 
 def _invalid_parameter(kind: type[Parameters], error: ValidationError) -> Problem:

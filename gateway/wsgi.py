@@ -31,6 +31,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
     """Swallows a body that is too long instead of cutting its sender off."""
 
     _to_drain_bytes = 0
+    expect_continue: bool
 
     def received(self, data: bytes) -> int:
         if self._to_drain_bytes:

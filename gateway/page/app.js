@@ -3,6 +3,7 @@ import { differences, element, facts, figure, ms, percent } from "./draw.js";
 
 const MAX_BYTES = 20905984; // wire.MAX_IMAGE_BYTES; a test compares them
 const STATUS_EVERY_MS = 5000;
+const NARROW_PX = 860; // as in style.css
 
 const $ = (id) => document.getElementById(id);
 const state = { file: null, url: null, request: null };
@@ -65,7 +66,9 @@ function show(answer) {
     figure(state.url, "Original", `${width} × ${height} px`),
     ...both.map((each) => figure(state.url, `${each.arm}: ${each.model.name}`, `${each.instances.length} found`, each)));
   $("pictures").classList.toggle("three", both.length === 2);
+  $("facts").classList.toggle("two", both.length === 2);
   $("facts").replaceChildren(...both.map(facts), ...(answer.left ? [differences(answer)] : []), extras());
+  if (innerWidth <= NARROW_PX) $("results").scrollIntoView({ behavior: "smooth" });
   both.forEach((_, index) => link($("pictures").children[index + 1], $("facts").children[index]));
 }
 
