@@ -35,7 +35,13 @@ class MaskRcnnHandler:
         )
         self._engine = Engine(predictor, archive.model, archive.score_threshold)
         self._engine.warm_up()
-        log_event("model_loaded", model=archive.model.name, threads=archive.threads, device=predictor.cfg.MODEL.DEVICE)
+        log_event(
+            "model_loaded",
+            model=archive.model.name,
+            device=predictor.cfg.MODEL.DEVICE,
+            threads=archive.threads,
+            source=Predictor.__call__.__code__.co_filename,
+        )
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One reply per row, in order; never raises for an image.

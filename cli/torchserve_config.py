@@ -1,0 +1,85 @@
+"""config.properties as text: read it, and make a copy of it with other values.
+
+    text ──read_properties──▶ {name: value} ──Ports.of──▶ where the server listens
+      └───with_properties(changes)──▶ text for one run
+
+Pure but for `Ports.free`, which asks the system.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import astuple, dataclass
+from urllib.parse import urlsplit
+
+_ADDRESSES = ("inference_address", "management_address", "metrics_address")
+
+
+def read_properties(text: str) -> dict[str, str]:
+    """The settings of a config.properties, without comments."""
+    pairs = (line.split("=", 1) for line in map(str.strip, text.splitlines()) if not line.startswith("#"))
+    return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+def with_properties(text: str, changes: Mapping[str, str]) -> str:
+    """`text` with the settings of `changes` replaced where they stand, or added at its end."""
+    left = dict(changes)
+    lines = []
+    for line in text.splitlines():
+        name = line.split("=", 1)[0].strip()
+        lines.append(f"{name}={left.pop(name)}" if name in left and not line.lstrip().startswith("#") else line)
+    return "\n".join([*lines, *(f"{name}={value}" for name, value in left.items())]) + "\n"
+
+
+def archives_of(properties: Mapping[str, str]) -> dict[str, str]:
+    """{model name: archive file} of `load_models`; a bare file name loads under its own stem."""
+    entries = (entry.strip() for entry in properties.get("load_models", "").split(",") if entry.strip())
+    named = (entry.split("=", 1) if "=" in entry else (entry.removesuffix(".mar"), entry) for entry in entries)
+    return {name.strip(): archive.strip() for name, archive in named}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """TorchServe's five ports; the field order is the order in which they are checked."""
+
+    grpc: int = 7070
+    grpc_management: int = 7071
+    rest: int = 8080
+    rest_management: int = 8081
+    metrics: int = 8082
+
+    @classmethod
+    def of(cls, properties: Mapping[str, str]) -> Ports:
+        """The ports that a config.properties names; TorchServe's defaults for those it does not."""
+        rest, management, metrics = (urlsplit(properties.get(name, "")).port for name in _ADDRESSES)
+        return cls(
+            grpc=int(properties.get("grpc_inference_port", cls.grpc)),
+            grpc_management=int(properties.get("grpc_management_port", cls.grpc_management)),
+            rest=rest or cls.rest,
+            rest_management=management or cls.rest_management,
+            metrics=metrics or cls.metrics,
+        )
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Five ports that nobody listens on now, for tests."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(5)]
+            for one in sockets:
+                one.bind(("127.0.0.1", 0))
+            return cls(*(one.getsockname()[1] for one in sockets))
+
+    def as_properties(self) -> dict[str, str]:
+        """The same ports as settings; every address is loopback."""
+        rest = dict(zip(_ADDRESSES, (self.rest, self.rest_management, self.metrics), strict=True))
+        return {name: f"http://127.0.0.1:{port}" for name, port in rest.items()} | {
+            "grpc_inference_port": str(self.grpc),
+            "grpc_management_port": str(self.grpc_management),
+        }
+
+    def named(self) -> list[tuple[str, int]]:
+        """(the setting that holds it, port)."""
+        settings = ("grpc_inference_port", "grpc_management_port", *_ADDRESSES)
+        return list(zip(settings, astuple(self), strict=True))

