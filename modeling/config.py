@@ -34,8 +34,6 @@ def new_cfg() -> CfgNode:
 
     cfg.SOLVER.OPTIMIZER = "SGD"  # "AdamW"
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0  # of BASE_LR, for the bottom-up network
-    cfg.SOLVER.EMA_DECAY = 0.0  # above 0: evaluate and keep a moving average of the weights
-    cfg.SOLVER.CHANNELS_LAST = False
     return cfg
 
 

@@ -91,7 +91,8 @@ class MobileNetV2(Backbone):
         channels = scaled(STEM_CHANNELS, width_mult)
         self.stem = conv_norm(3, channels, 3, stride=STEM_STRIDE, norm=norm)
         self._shapes: dict[str, ShapeSpec] = {}
-        for stride, rows in _rows_by_stride():
+        stride = STEM_STRIDE
+        for name, rows in rows_by_stride():
             blocks: list[nn.Module] = []
             for row in rows:
                 for index in range(row.repeats):
@@ -99,7 +100,7 @@ class MobileNetV2(Backbone):
                     step = row.stride if index == 0 else 1
                     blocks.append(InvertedResidual(channels, out, stride=step, expansion=row.expansion, norm=norm))
                     channels = out
-            name = f"res{int(math.log2(stride))}"
+            stride *= math.prod(row.stride for row in rows)
             self.add_module(name, nn.Sequential(*blocks))
             self._shapes[name] = ShapeSpec(channels=channels, stride=stride)
         self._out_features = self._checked(out_features)
@@ -203,10 +204,11 @@ def _norm(name: str, channels: int) -> nn.Module:
     return norm
 
 
-def _rows_by_stride() -> list[tuple[int, list[Row]]]:
-    """The table's rows grouped by the stride of their output."""
+def rows_by_stride() -> list[tuple[str, list[Row]]]:
+    """("res1", its rows), ("res2", …), …: the table's rows grouped by the stride of their output."""
     strides: list[int] = []
     for row in TABLE:
         strides.append((strides[-1] if strides else STEM_STRIDE) * row.stride)
     pairs = zip(strides, TABLE, strict=True)
-    return [(stride, [row for _, row in group]) for stride, group in groupby(pairs, key=lambda pair: pair[0])]
+    groups = groupby(pairs, key=lambda pair: pair[0])
+    return [(f"res{int(math.log2(stride))}", [row for _, row in group]) for stride, group in groups]

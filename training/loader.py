@@ -1,0 +1,123 @@
+"""Labelled photos ─▶ batches for Detectron2's trainer.
+
+    records ─▶ read (or from memory) ─▶ resize ─▶ flip, colours ─▶ Instances ─▶ batches of like aspect ratio
+
+`INPUT.CACHE_IMAGES` keeps every photo in memory at its training size, so that a step never decodes a JPEG: at 128 px,
+200 photos take 13 MB and a step of the quick preset spends 2 % of its time here instead of a quarter.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader, detection_utils
+from detectron2.data import transforms as T
+from detectron2.data.samplers import TrainingSampler
+from pycocotools import mask as coco_mask
+
+from maskserve.protos.errors import DataError
+from maskserve.training.datasets.photos import decode_photo
+
+Record = dict[str, Any]
+
+
+class Mapper:
+    """A record of `dataset_dicts` ─▶ what a Detectron2 model trains on (image float-able CHW tensor, Instances)."""
+
+    def __init__(self, cfg: CfgNode, records: Iterable[Record]) -> None:
+        sizes, longest = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN
+        self.bgr = cfg.INPUT.FORMAT == "BGR"
+        self.resize = T.ResizeShortestEdge(sizes, longest, "choice")
+        self.augmentations = [T.RandomFlip(), *_colour_jitter(cfg.INPUT.COLOR_JITTER)]
+        # polygons are cropped faster, but one mask that came as RLE turns all into bitmaps
+        segments = [annotation["segmentation"] for record in records for annotation in record["annotations"]]
+        self.mask_format = "polygon" if all(isinstance(segment, list) for segment in segments) else "bitmask"
+
+    def shrink(self, record: Record) -> Record:
+        """The record at training size, its pixels with it."""
+        return self._apply(record, [self.resize])
+
+    def __call__(self, record: Record) -> Record:
+        steps = self.augmentations if "pixels" in record else [self.resize, *self.augmentations]
+        record = self._apply(record, steps)
+        pixels = record["pixels"]
+        size = pixels.shape[:2]
+        if self.bgr:
+            pixels = pixels[:, :, ::-1]
+        instances = detection_utils.annotations_to_instances(record["annotations"], size, self.mask_format)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            "instances": detection_utils.filter_empty_instances(instances),
+            "height": size[0],
+            "width": size[1],
+        }
+
+    def _apply(self, record: Record, augmentations: list[T.Augmentation]) -> Record:
+        view = T.AugInput(record["pixels"] if "pixels" in record else read_photo(record))
+        done = T.AugmentationList(augmentations)(view)
+        size = view.image.shape[:2]
+        annotations = [
+            _as_lists(detection_utils.transform_instance_annotations(copy.copy(annotation), done, size))
+            for annotation in record["annotations"]
+            if not annotation.get("iscrowd")
+        ]
+        return {"pixels": view.image, "annotations": annotations, "height": size[0], "width": size[1]}
+
+
+def train_loader(cfg: CfgNode, records: list[Record], *, first_step: int = 0) -> Iterable[list[Record]]:
+    """An endless stream of batches, the same for the same seed; a resumed run goes on with another shuffle.
+
+    Raises:
+        DataError: no photo has a label.
+    """
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = [record for record in records if any(not a.get("iscrowd") for a in record["annotations"])]
+    if not records:
+        raise DataError("no photo of the training split has a label; check it with `maskserve data check`")
+    mapper = Mapper(cfg, records)
+    if cfg.INPUT.CACHE_IMAGES:
+        records = [mapper.shrink(record) for record in records]
+    loader: Iterable[list[Record]] = build_detection_train_loader(
+        records,
+        mapper=mapper,
+        sampler=TrainingSampler(len(records), seed=cfg.SEED + first_step),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    return loader
+
+
+def read_photo(record: Record) -> np.ndarray:
+    """uint8 (H, W, 3) RGB, upright; DataError when it is missing, unreadable, or not of the size its labels are for."""
+    path = Path(record["file_name"])
+    try:
+        pixels = decode_photo(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: the manifest names this photo, but it cannot be read: {error.strerror}") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    expected = (record["height"], record["width"])
+    if pixels.shape[:2] != expected:
+        raise DataError(f"{path} is {pixels.shape[:2]} (height, width), its labels are for {expected}; run data check")
+    return pixels
+
+
+def _as_lists(annotation: dict[str, Any]) -> dict[str, Any]:
+    """Undo what the next transform could not read: a mask array becomes RLE again."""
+    if isinstance(annotation["segmentation"], np.ndarray):
+        annotation["segmentation"] = coco_mask.encode(np.asfortranarray(annotation["segmentation"], dtype=np.uint8))
+    return annotation
+
+
+def _colour_jitter(amount: float) -> list[T.Augmentation]:
+    if amount <= 0:
+        return []
+    low, high = 1 - amount, 1 + amount
+    return [T.RandomBrightness(low, high), T.RandomContrast(low, high), T.RandomSaturation(low, high)]

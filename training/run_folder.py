@@ -1,0 +1,129 @@
+"""The folder of one training: what is in it, written so that nothing is ever half there.
+
+runs/.mask_rcnn_r50_fpn.training/   while it trains; an interrupted one is resumed from here
+runs/mask_rcnn_r50_fpn/             appears when the training is complete, in place of an earlier one
+
+config.yaml     resolved config, enough to rebuild the model        classes.json      class names, in order
+model_best.pth  state dict of tensors, FP32, Detectron2's names     run.json          how it was made
+metrics.json    what was logged, one object per logged step         evaluation.json   AP on held-out photos
+curves.png      losses and AP over the steps                        samples.png       held-out photos, segmented
+events.*        the same for TensorBoard                            train.log         Detectron2's own log
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+
+from maskserve.modeling.config import load_cfg
+from maskserve.protos.errors import ConfigError
+
+VERSIONS_OF = ("maskserve", "torch", "torchvision", "detectron2", "numpy", "pillow", "pycocotools")
+LAST = "last.pth"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run, and atomic writing into it."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def classes(self) -> Path:
+        return self.path / "classes.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model_best.pth"
+
+    @property
+    def last(self) -> Path:
+        return self.path / LAST
+
+    @property
+    def log(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def write(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let `write` fill a file beside the target and put it in place when it is whole."""
+        partial = self.path / f".{name}"
+        try:
+            write(partial)
+            partial.replace(self.path / name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def write_json(self, name: str, value: object) -> None:
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_state(self, name: str, state: Mapping[str, Any]) -> None:
+        self.write(name, lambda path: torch.save(state, path))
+
+    def read_json(self, name: str) -> Any:
+        """The JSON in a file of the run; ConfigError when it is missing or broken."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} is no run folder: it has no {name}; `maskserve train` makes one") from None
+        except ValueError as error:
+            raise ConfigError(f"{self.path / name} is broken: {error}; train again") from error
+
+    def load_cfg(self) -> CfgNode:
+        if not self.config.is_file():
+            raise ConfigError(f"{self.path} is no run folder: it has no config.yaml; `maskserve train` makes one")
+        return load_cfg(self.config)
+
+    def load_classes(self) -> tuple[str, ...]:
+        return tuple(self.read_json("classes.json"))
+
+
+def working_folder(output: Path, model: str) -> RunFolder:
+    """Where a model of that name is trained."""
+    return RunFolder(output / f".{model}.training")
+
+
+def publish(working: RunFolder, final: Path) -> RunFolder:
+    """Put a complete run in the place of the earlier one."""
+    previous = final.with_name(f".{final.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if final.exists():
+        final.replace(previous)
+    working.path.replace(final)
+    shutil.rmtree(previous, ignore_errors=True)
+    return RunFolder(final)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide what comes out."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, with "-dirty" for local changes; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

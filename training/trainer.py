@@ -1,0 +1,95 @@
+"""Detectron2's SimpleTrainer, put together: model, loader, optimizer, schedule, hooks.
+
+    cfg + records + initial weights ─▶ build_trainer ─▶ trainer.train(first_step, MAX_ITER)
+
+Mixed precision is bfloat16 (`SOLVER.AMP.ENABLED`), which needs no loss scaling and works on CPUs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import SimpleTrainer, hooks
+from detectron2.solver import build_lr_scheduler
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils.events import JSONWriter, TensorboardXWriter
+from torch import nn
+
+from maskserve.training.hooks import Checkpoint, Progress, Report, State, Validation
+from maskserve.training.loader import Record, train_loader
+from maskserve.training.naming import PREFIX
+from maskserve.training.run_folder import RunFolder
+
+LOG_PERIOD = 10
+
+
+def build_trainer(
+    cfg: CfgNode,
+    model: nn.Module,
+    records: list[Record],
+    run: RunFolder,
+    *,
+    score: Callable[[State], dict[str, float]] | None,
+    progress: Progress,
+    first_step: int = 0,
+) -> SimpleTrainer:
+    """A trainer with all hooks, ready for `train(first_step, cfg.SOLVER.MAX_ITER)`.
+
+    Args:
+        score: evaluates a state dict on the validation photos; None when there are none.
+    """
+    model.to(memory_format=torch.channels_last)  # convolutions are 1.3 to 4 times faster
+    optimizer = build_optimizer(cfg, model)
+    loader = train_loader(cfg, records, first_step=first_step)
+    # as an attribute, so that the model's own state and names stay as they are
+    model.forward = torch.autocast(cfg.MODEL.DEVICE.partition(":")[0], torch.bfloat16, enabled=cfg.SOLVER.AMP.ENABLED)(
+        model.forward
+    )
+    trainer = SimpleTrainer(model, loader, optimizer)
+    validation = Validation(run, cfg.TEST.EVAL_PERIOD, score)
+    validation.progress = progress
+    writers = [JSONWriter(str(run.log)), TensorboardXWriter(str(run.path))]
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+            validation,
+            Report(progress),
+            hooks.PeriodicWriter(writers, period=LOG_PERIOD),
+            Checkpoint(run, cfg.SOLVER.CHECKPOINT_PERIOD),
+        ]
+    )
+    return trainer
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW as `SOLVER` says; the bottom-up network's rate is scaled by `BACKBONE_LR_FACTOR`."""
+    solver = cfg.SOLVER
+    groups: list[dict[str, Any]] = get_default_optimizer_params(
+        model, base_lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, weight_decay_norm=solver.WEIGHT_DECAY_NORM
+    )
+    groups = _split_backbone(groups, model, solver.BACKBONE_LR_FACTOR)
+    if solver.OPTIMIZER == "SGD":
+        kind, options = torch.optim.SGD, {"momentum": solver.MOMENTUM}
+    else:
+        kind, options = torch.optim.AdamW, {"fused": True}
+    optimizer: torch.optim.Optimizer = maybe_add_gradient_clipping(cfg, kind)(
+        groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, **options
+    )
+    return optimizer
+
+
+def _split_backbone(groups: list[dict[str, Any]], model: nn.Module, factor: float) -> list[dict[str, Any]]:
+    if factor == 1.0:
+        return groups
+    trunk = {id(parameter) for name, parameter in model.named_parameters() if name.startswith(PREFIX)}
+    split: list[dict[str, Any]] = []
+    for group in groups:
+        inside = [parameter for parameter in group["params"] if id(parameter) in trunk]
+        outside = [parameter for parameter in group["params"] if id(parameter) not in trunk]
+        split += [{**group, "params": outside}] if outside else []
+        split += [{**group, "params": inside, "lr": group["lr"] * factor}] if inside else []
+    return split

