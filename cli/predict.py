@@ -1,0 +1,153 @@
+"""`maskserve predict`: photos ─▶ TorchServe over gRPC ─▶ overlays, JSON lines, or a line of text each."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from maskserve.cli.predict_output import PICTURE_SUFFIXES, MaskFormat, Output, open_output
+from maskserve.protos import wire
+
+if TYPE_CHECKING:
+    from maskserve.protos.types import Segmentation
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER|GLOB...")
+@click.option("-m", "--model", default=wire.MODEL_R50, show_default=True, help="Its name in TorchServe.")
+@click.option("--version", default="", help="Version of the model.  [default: TorchServe's]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="PICTURE.png|.jpg, LINES.jsonl or a FOLDER.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a photo.")
+@click.option("--score-threshold", type=click.FloatRange(0, 1), help="Leave out instances below it.")
+@click.option("--max-instances", type=click.IntRange(1, 1000), help="Keep the best-scored.")
+@click.option("--class", "class_names", multiple=True, metavar="NAME", help="Only this class; may be repeated.")
+@click.option(
+    "--mask-format", type=click.Choice(["rle", "polygon", "none"]), default="rle", show_default=True, help="In JSON."
+)
+@click.option("--address", default="localhost:7070", show_default=True, help="TorchServe's gRPC inference API.")
+@click.option("--token", envvar="MASKSERVE_TOKEN", help="Inference token; better in MASKSERVE_TOKEN than here.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="TorchServe's key_file.json, or a text file.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0.001), default=60.0, show_default=True, help="Seconds.")
+def predict(
+    photos: tuple[str, ...],
+    model: str,
+    version: str,
+    output: Path | None,
+    as_json: bool,
+    score_threshold: float | None,
+    max_instances: int | None,
+    class_names: tuple[str, ...],
+    mask_format: MaskFormat,
+    address: str,
+    token: str | None,
+    token_file: Path | None,
+    timeout_s: float,
+) -> None:
+    """Find the instances in photos, straight from TorchServe.
+
+    \b
+    Examples:
+      maskserve predict photo.jpg -o overlay.png
+      maskserve predict photos/ --model mask_rcnn_mnv2_fpn -o overlays/
+      maskserve predict 'photos/**/*.jpg' --score-threshold 0.7 -o answers.jsonl
+      maskserve predict photo.jpg --json --mask-format polygon | jq .instances
+
+    A photo that cannot be answered is one line on stderr; the others go on, and the exit code is 1.
+    """
+    from maskserve.client import Client, SegmentOptions
+
+    if token and token_file:
+        raise click.UsageError("give --token or --token-file, not both")
+    paths = find_photos(photos)
+    _check_output(output, len(paths))
+    options = SegmentOptions(score_threshold, max_instances, "none" if mask_format == "none" else "rle", class_names)
+    sink = open_output(output, as_json=as_json, mask_format=mask_format)
+    with Client(address, token=token_file or token, timeout_s=timeout_s) as client:
+        failed = _predict_all(
+            paths, lambda image: client.predict(image, model=model, version=version, options=options), sink
+        )
+    made = sink.finish()
+    click.echo(_last_line(made, len(paths) - failed, failed), err=True)
+    if failed:
+        click.get_current_context().exit(1)
+
+
+def find_photos(given: Sequence[str]) -> list[Path]:
+    """The files that the arguments mean, each once. Raises DataError for an argument that means nothing."""
+    return list(dict.fromkeys(path for name in given for path in _photos_at(name)))
+
+
+def _photos_at(name: str) -> list[Path]:
+    """A file as it is, a folder's photos, or a glob's (`**` reaches into folders)."""
+    from maskserve.protos.errors import DataError
+
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    # not Path.glob, which refuses absolute patterns
+    candidates = path.iterdir() if path.is_dir() else map(Path, glob.glob(name, recursive=True))  # noqa: PTH207
+    photos = sorted(one for one in candidates if one.suffix.lower() in PHOTO_SUFFIXES and one.is_file())
+    if photos:
+        return photos
+    if path.is_dir():
+        kinds = ", ".join(PHOTO_SUFFIXES)
+        raise DataError(f"{name}: no photo ({kinds}) in this folder; '{path}/**' looks into the folders below, too")
+    raise DataError(f"{name}: there is no such photo or folder")
+
+
+def _predict_all(paths: Sequence[Path], ask: Callable[[bytes], Segmentation], output: Output) -> int:
+    """How many photos failed. Raises ServerError when no other photo would fare better."""
+    from maskserve.client.errors import DeadlineExceeded, HandlerFailed, WorkerDied
+    from maskserve.protos.errors import RequestError
+
+    failed = 0
+    with _progress(len(paths)) as advance:
+        for path in paths:
+            try:
+                image = path.read_bytes()
+                answer = ask(image)
+            except (FileNotFoundError, PermissionError) as error:
+                failed += _say_failed(path, str(error.strerror))
+            except (RequestError, DeadlineExceeded, HandlerFailed, WorkerDied) as error:
+                failed += _say_failed(path, str(error))
+            else:
+                output.keep(path, image, answer)
+            advance()
+    return failed
+
+
+def _say_failed(path: Path, why: str) -> int:
+    click.secho(f"{path}: {why}", fg="red", err=True)
+    return 1
+
+
+def _check_output(output: Path | None, count: int) -> None:
+    if output and count > 1 and output.suffix.lower() in PICTURE_SUFFIXES:
+        raise click.UsageError(f"{count} photos do not fit into one {output.suffix}; give a folder or a .jsonl")
+
+
+def _last_line(made: str, answered: int, failed: int) -> str:
+    parts = [f"{answered} photo{'s'[: answered != 1]} answered", made, f"{failed} failed" if failed else ""]
+    return ", ".join(part for part in parts if part)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], object]]:
+    """A bar on a terminal's stderr, for more than one photo."""
+    if total < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), transient=True) as bar:
+        task = bar.add_task("photos", total=total)
+        yield lambda: bar.advance(task)

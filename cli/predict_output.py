@@ -1,0 +1,153 @@
+"""One photo's answer ─▶ an overlay, a line of JSON, or a line for people; for `maskserve predict`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import click
+
+if TYPE_CHECKING:
+    from maskserve.protos.types import Segmentation
+
+PICTURE_SUFFIXES: dict[str, Literal["png", "jpeg"]] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+LINES_SUFFIXES = (".jsonl", ".json")
+MaskFormat = Literal["rle", "polygon", "none"]
+
+
+class Output(Protocol):
+    """Where answers go."""
+
+    def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:
+        """Takes one photo's answer."""
+
+    def finish(self) -> str:
+        """Ends it, after the last photo; returns what was made, or ""."""
+
+
+def open_output(output: Path | None, *, as_json: bool, mask_format: MaskFormat) -> Output:
+    """What `-o` and `--json` ask for; a line for people unless stdout is for JSON."""
+    suffix = output.suffix.lower() if output else ""
+    outputs: list[Output] = [JsonLines(None, mask_format) if as_json else TextLines()]
+    if output and suffix in LINES_SUFFIXES:
+        outputs.append(JsonLines(output, mask_format))
+    elif output and suffix in PICTURE_SUFFIXES:
+        outputs.append(Picture(output))
+    elif output:
+        outputs.append(PictureFolder(output))
+    return Outputs(outputs)
+
+
+class Outputs:
+    """Several at once."""
+
+    def __init__(self, outputs: list[Output]) -> None:
+        self._outputs = outputs
+
+    def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:
+        for output in self._outputs:
+            output.keep(photo, image, answer)
+
+    def finish(self) -> str:
+        return ", ".join(filter(None, [output.finish() for output in self._outputs]))
+
+
+class TextLines:
+    """A line for people on stdout."""
+
+    def keep(self, photo: Path, _image: bytes, answer: Segmentation) -> None:
+        click.echo(f"{photo}: {describe(answer)}")
+
+    def finish(self) -> str:
+        return ""
+
+
+class JsonLines:
+    """One JSON object a line: on stdout at once, or in a file that appears at the end."""
+
+    def __init__(self, path: Path | None, mask_format: MaskFormat) -> None:
+        self._path = path
+        self._mask_format = mask_format
+        self._lines: list[str] = []
+
+    def keep(self, photo: Path, _image: bytes, answer: Segmentation) -> None:
+        line = json.dumps(answer_json(photo, answer, self._mask_format), ensure_ascii=False)
+        if self._path:
+            self._lines.append(line + "\n")
+        else:
+            click.echo(line)
+
+    def finish(self) -> str:
+        if not self._path:
+            return ""
+        _write(self._path, "".join(self._lines).encode())
+        return f"answers in {self._path}"
+
+
+class Picture:
+    """The overlay of one photo."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._made = ""
+
+    def keep(self, _photo: Path, image: bytes, answer: Segmentation) -> None:
+        _write(self._path, overlay(image, answer, PICTURE_SUFFIXES[self._path.suffix.lower()]))
+        self._made = f"overlay in {self._path}"
+
+    def finish(self) -> str:
+        return self._made
+
+
+class PictureFolder:
+    """`photo_overlay.jpg` for each photo; photos of one name get numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._taken: Counter[str] = Counter()
+
+    def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:
+        number = self._taken[photo.stem]
+        self._taken[photo.stem] += 1
+        name = f"{photo.stem}{f'_{number + 1}' if number else ''}_overlay.jpg"
+        _write(self._folder / name, overlay(image, answer, "jpeg"))
+
+    def finish(self) -> str:
+        return f"overlays in {self._folder}/" if self._taken else ""
+
+
+def describe(answer: Segmentation) -> str:
+    """ "2 giant panda, 1 red panda · 23.4 % covered · 312 ms"."""
+    counts = Counter(instance.class_name for instance in answer.instances)
+    found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
+    return f"{found} · {answer.coverage.total:.1%} covered · {answer.timings.total_ms:.0f} ms"
+
+
+def answer_json(photo: Path, answer: Segmentation, mask_format: MaskFormat) -> dict[str, Any]:
+    """An answer as the REST API writes it, with the photo's path in front."""
+    from maskserve.imaging.masks import rle_to_polygons
+    from maskserve.protos.codec import segmentation_to_json
+
+    body = segmentation_to_json(answer)
+    for instance, typed in zip(body["instances"], answer.instances, strict=True):
+        if mask_format != "rle":
+            del instance["mask_rle"]
+        if mask_format == "polygon":
+            instance["mask_polygons"] = rle_to_polygons(typed.mask_rle) if typed.mask_rle else []
+    return {"photo": str(photo), **body}
+
+
+def overlay(image: bytes, answer: Segmentation, kind: Literal["png", "jpeg"]) -> bytes:
+    """The photo with its instances drawn in, as a file's bytes."""
+    from maskserve.imaging.decode import decode_rgb
+    from maskserve.imaging.overlay import draw_overlay, encode_picture
+
+    return encode_picture(draw_overlay(decode_rgb(image), answer), kind)
+
+
+def _write(path: Path, content: bytes) -> None:
+    from maskserve.training.datasets.atomic import write_atomically
+
+    write_atomically(path, content)

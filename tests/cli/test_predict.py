@@ -1,0 +1,197 @@
+"""`maskserve predict` against a TorchServe on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from maskserve.cli.main import main
+from maskserve.protos import wire
+from tests.fakes.torchserve import FakeTorchServe
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with two photos and a text file."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (120, 80), "green").save(folder / "a.jpg")
+    Image.new("RGB", (80, 120), "brown").save(folder / "b.png")
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def run(server: FakeTorchServe, *arguments: object) -> Result:
+    return CliRunner().invoke(main, ["predict", "--address", server.address, *map(str, arguments)])
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*")]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("overlay.png", "PNG"), ("overlay.JPG", "JPEG")])
+def test_one_photo_to_one_picture(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """The overlay has the photo's size and the kind that its name says; the last line says where it is."""
+    answer = run(fake_torchserve, photos / "a.jpg", "-o", tmp_path / name)
+    assert answer.exit_code == 0, answer.output
+    with Image.open(tmp_path / name) as picture:
+        assert (picture.format, picture.size) == (kind, (120, 80))
+    assert "1 giant panda, 1 red panda" in answer.stdout
+    assert answer.stderr.splitlines()[-1] == f"1 photo answered, overlay in {tmp_path / name}"
+
+
+def test_a_folder_to_a_folder(fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path) -> None:
+    """Each photo of the folder has its overlay; what is no photo by its name is left alone."""
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "new" / "out")
+    assert answer.exit_code == 0, answer.output
+    names = sorted(path.name for path in (tmp_path / "new" / "out").iterdir())
+    assert names == ["a_overlay.jpg", "b_overlay.jpg"]
+    assert "2 photos answered" in answer.stderr
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path
+) -> None:
+    """a.jpg of two folders makes two overlays."""
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (50, 50)).save(tmp_path / "more" / "a.jpg")
+    run(fake_torchserve, photos / "a.jpg", tmp_path / "more" / "a.jpg", "-o", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_2_overlay.jpg", "a_overlay.jpg"]
+
+
+def test_a_glob_that_the_shell_left_alone(fake_torchserve: FakeTorchServe, tmp_path: Path, photos: Path) -> None:
+    """`**` reaches into folders, and each photo is asked once."""
+    answer = run(fake_torchserve, tmp_path / "**" / "*", photos / "a.jpg", "--json")
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [Path(line["photo"]).name for line in lines] == ["a.jpg", "b.png"]
+
+
+def test_json_lines_on_stdout(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """stdout is JSON alone, one object a photo, in the shape of the REST API."""
+    answer = run(fake_torchserve, photos, "--json", "-m", wire.MODEL_MNV2)
+    first, second = (json.loads(line) for line in answer.stdout.splitlines())
+    assert (first["size"], second["size"]) == ([80, 120], [120, 80])
+    assert first["model"]["name"] == wire.MODEL_MNV2
+    assert first["instances"][0]["mask_rle"]["size"] == [80, 120]
+
+
+def test_json_lines_in_a_file(fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path) -> None:
+    """With polygons, when asked for; the file appears whole."""
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "x.jsonl", "--mask-format", "polygon")
+    assert answer.exit_code == 0
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert "mask_rle" not in lines[0]["instances"][0]
+    assert len(lines[0]["instances"][0]["mask_polygons"][0]) > 8
+    assert leftovers(tmp_path) == []
+
+
+def test_options_are_passed_on(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """Threshold, count, classes, masks and version arrive at the server."""
+    run(fake_torchserve, photos / "a.jpg", "--score-threshold", 0.8, "--max-instances", 3, "--class", "red panda",
+        "--class", "giant panda", "--mask-format", "none", "--version", "1.0")  # fmt: skip
+    call = fake_torchserve.calls[-1]
+    assert (call.options.score_threshold, call.options.max_instances) == (pytest.approx(0.8), 3)
+    assert call.options.class_names == ("red panda", "giant panda")
+    assert (call.options.mask_format, call.version) == ("none", "1.0")
+
+
+def test_a_bad_photo_is_one_line_and_the_rest_goes_on(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path
+) -> None:
+    """The exit code is 1, the line names the photo, and the other overlays are made."""
+    (photos / "aa_broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "out")
+    assert answer.exit_code == 1
+    lines = answer.stderr.splitlines()
+    assert len([line for line in lines if "aa_broken.jpg" in line]) == 1
+    assert "2 photos answered" in lines[-1]
+    assert "1 failed" in lines[-1]
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_an_unknown_class_is_said_once_for_each_photo(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """With what the model knows instead."""
+    answer = run(fake_torchserve, photos / "a.jpg", "--class", "unicorn")
+    assert answer.exit_code == 1
+    assert "giant panda" in answer.stderr
+
+
+def test_a_photo_that_is_not_there(fake_torchserve: FakeTorchServe, tmp_path: Path) -> None:
+    """One clear line and exit code 1; nothing is sent."""
+    answer = run(fake_torchserve, tmp_path / "none.jpg")
+    assert answer.exit_code == 1
+    assert answer.stderr.count("\n") == 1
+    assert "none.jpg" in answer.stderr
+    assert not fake_torchserve.attempts
+
+
+def test_a_folder_without_photos(fake_torchserve: FakeTorchServe, tmp_path: Path) -> None:
+    """The line says what counts as a photo."""
+    answer = run(fake_torchserve, tmp_path)
+    assert answer.exit_code == 1
+    assert ".webp" in answer.stderr
+
+
+def test_no_server(photos: Path, tmp_path: Path) -> None:
+    """TorchServe not running: one line, exit code 1, nothing half-written."""
+    answer = CliRunner().invoke(
+        main, ["predict", str(photos), "--address", "127.0.0.1:9", "-o", str(tmp_path / "out.jsonl")]
+    )
+    assert answer.exit_code == 1
+    assert "is it running" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_unknown_model(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """Stops at the first photo: no other one would fare better."""
+    answer = run(fake_torchserve, photos, "-m", "nope")
+    assert answer.exit_code == 1
+    assert "not loaded" in answer.stderr
+    assert fake_torchserve.attempts["nope"] == 1
+
+
+def test_several_photos_do_not_fit_into_one_picture(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """That is a wrong command line: exit code 2."""
+    assert run(fake_torchserve, photos, "-o", "one.png").exit_code == 2
+
+
+def test_tokens(photos: Path, tmp_path: Path) -> None:
+    """A token comes from the option, from the environment, or from a file."""
+    (tmp_path / "key").write_text("open-sesame")
+    with FakeTorchServe(token="open-sesame") as server:
+        assert run(server, photos / "a.jpg").exit_code == 1
+        assert run(server, photos / "a.jpg", "--token", "open-sesame").exit_code == 0
+        assert run(server, photos / "a.jpg", "--token-file", tmp_path / "key").exit_code == 0
+        assert run(server, photos / "a.jpg", "--token-file", tmp_path / "none").exit_code == 1
+        assert run(server, photos / "a.jpg", "--token", "a", "--token-file", "b").exit_code == 2
+
+
+def test_the_command_needs_no_torch(fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path) -> None:
+    """A machine with the base install alone can ask: neither torch nor flask is loaded."""
+    arguments = ["predict", str(photos), "--address", fake_torchserve.address, "-o", str(tmp_path / "out")]
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom maskserve.cli.main import main\n"
+        f"answer = CliRunner().invoke(main, {arguments!r})\n"
+        "print(answer.exit_code, sorted({'torch', 'flask', 'detectron2', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0 []"
+
+
+@pytest.mark.kit
+def test_a_real_photo(fake_torchserve: FakeTorchServe, kit: Path, tmp_path: Path) -> None:
+    """A real photo goes through the real gRPC and comes back as a picture."""
+    photo = next((kit / "photos" / "red-panda").glob("*.jpg"))
+    assert run(fake_torchserve, photo, "-o", tmp_path / "o.png").exit_code == 0
+    with Image.open(tmp_path / "o.png") as picture, Image.open(photo) as original:
+        assert picture.size == original.size
