@@ -1,9 +1,9 @@
 """The `maskserve` command: finds each subcommand only when it is asked for, and says errors in one line.
 
-    exit 0    done
-    exit 1    it did not work, or a check found errors; the last line says what to do
-    exit 2    the command line is wrong
-    exit 130  stopped with Ctrl-C
+exit 0    done
+exit 1    it did not work, or a check found errors; the last line says what to do
+exit 2    the command line is wrong
+exit 130  stopped with Ctrl-C
 """
 
 from __future__ import annotations
@@ -89,3 +89,7 @@ def main() -> None:
       maskserve up
     or all of it in one: maskserve up --data photos/
     """
+
+
+if __name__ == "__main__":
+    main()

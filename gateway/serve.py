@@ -10,6 +10,7 @@ import ctypes
 import errno
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,18 @@ def serve(
             server.task_dispatcher.shutdown()
             wasyncore.close_all(sockets)
             gateway.dispatcher.close()
+
+
+def check_port(settings: Settings) -> None:
+    """Raises ConfigError when `serve` could not listen now; for callers with long work to do before."""
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(_why_not_listening(host, port, error)) from None
 
 
 def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:

@@ -1,0 +1,162 @@
+"""What `maskserve up` does before it serves: an archive for every arm, trained where there is none.
+
+photos ─▶ data import-labelme ─▶ train ─▶ package        every step is the user's own command, in a child process,
+                                                         so that its memory is gone when the server starts
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from maskserve.protos.errors import ConfigError, DataError
+from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
+from maskserve.training.datasets.manifest import load_manifest
+
+BACKBONES = {MODEL_R50: "resnet50", MODEL_MNV2: "mobilenetv2"}
+DEMO = Path("data/pandas")
+DEMO_PHOTOS = {"--train": "200", "--test": "50", "--seed": "1"}
+_CHILD_STOPS_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the arms' photos come from and where what is made of them goes."""
+
+    photos: Path | None
+    """Labelled photos to import; None: `dataset` is there already."""
+    dataset: Path
+    """Folder of train.json and test.json."""
+    runs: Path
+
+    @classmethod
+    def of(cls, data: Path | None) -> Source:
+        """The user's labelme folder or dataset folder, or the drawn pandas. Raises DataError."""
+        if data is None:
+            return cls(DEMO / "photos", DEMO, Path("runs/pandas"))
+        if not data.is_dir():
+            raise DataError(f"{data}: no such folder; name one with labelme JSON files, or a dataset folder")
+        name = data.resolve().name
+        if (data / "train.json").is_file():
+            return cls(None, data, Path("runs") / name)
+        return cls(data, Path("data") / name, Path("runs") / name)
+
+
+def ensure_archives(models: Iterable[str], model_store: Path, data: Path | None, *, preset: str, retrain: bool) -> None:
+    """Make every archive that is missing, or was trained on other photos than `data`.
+
+    Without `data` an archive is kept whatever it was trained on. Raises ConfigError or DataError; a step that fails
+    has said why by itself.
+    """
+    models = list(models)
+    if data is None and not retrain and all((model_store / f"{model}.mar").is_file() for model in models):
+        return
+    source = Source.of(data)
+    prepare_data(source)
+    wanted = load_manifest(source.dataset / "train.json").data_hash
+    stale = [model for model in models if retrain or _is_stale(model_store / f"{model}.mar", wanted, keep=data is None)]
+    unknown = [model for model in stale if model not in BACKBONES]
+    if unknown:
+        raise ConfigError(
+            f"{model_store / unknown[0]}.mar: no such archive, and maskserve trains only {' and '.join(BACKBONES)}; "
+            "package it yourself or take it out of config.properties"
+        )
+    if not stale:
+        return
+    train(stale, source, wanted, preset=preset, retrain=retrain)
+    for model in stale:
+        maskserve("package", str(source.runs / model), "-o", str(model_store), why="an archive for TorchServe")
+
+
+def prepare_data(source: Source) -> None:
+    """Photos and manifests, unless they are there."""
+    if source.photos is None:
+        return
+    if source.photos == DEMO / "photos":
+        if (source.dataset / "train.json").is_file():
+            return
+        options = [word for pair in DEMO_PHOTOS.items() for word in pair]
+        maskserve("data", "make-pandas", str(source.photos), *options, why="no photos given: draws some pandas")
+    maskserve("data", "import-labelme", str(source.photos), "-o", str(source.dataset), why="labels to manifests")
+
+
+def train(models: list[str], source: Source, data_hash: str, *, preset: str, retrain: bool) -> None:
+    """Train the arms of `models` that have no finished run on these photos."""
+    todo = [model for model in models if retrain or not _is_finished(source.runs / model, data_hash, preset)]
+    if not todo:
+        return
+    arms = "all" if len(todo) == len(BACKBONES) else BACKBONES[todo[0]]
+    options = ["--data", str(source.dataset), "--preset", preset, "--output", str(source.runs)]
+    maskserve("train", arms, *options, why=f"{' and '.join(todo)}: this is what takes its time, minutes on a CPU")
+
+
+def maskserve(*words: str, why: str) -> None:
+    """Run one of our own commands; its output goes to stderr. Raises ConfigError when it fails."""
+    click.secho(f"\n$ maskserve {shlex.join(words)}", bold=True, err=True, nl=False)
+    click.echo(f"   # {why}", err=True)
+    with subprocess.Popen([sys.executable, "-m", "maskserve.cli.main", *words], stdout=sys.stderr) as child:
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            # Ctrl-C reached the child too; it puts its files in order before it ends
+            _end(child)
+            raise
+    if status == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
+    if status:
+        raise ConfigError(f"`maskserve {' '.join(words[:2])}` did not finish (see above); nothing is being served")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(_CHILD_STOPS_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.kill()
+
+
+def _is_stale(archive: Path, data_hash: str, *, keep: bool) -> bool:
+    if not archive.is_file():
+        return True
+    return not keep and archive_card(archive).get("training", {}).get("data_hash") != data_hash
+
+
+def archive_card(archive: Path) -> dict[str, Any]:
+    """model_card.json of an archive; {} when it is not one of ours."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            card: dict[str, Any] = json.loads(content.read("model_card.json"))
+            return card
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return {}
+
+
+def _is_finished(run: Path, data_hash: str, preset: str) -> bool:
+    if not all((run / name).is_file() for name in ("model_best.pth", "evaluation.json", "run.json")):
+        return False
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return bool(facts.get("data_hash") == data_hash and facts.get("preset") == preset)
+
+
+def sample_photo(data: Path | None) -> Path:
+    """A photo to try the server with: a held-out one where there is one, else a newly drawn panda."""
+    dataset = Source.of(data).dataset
+    for split in ("test", "train"):
+        if (dataset / f"{split}.json").is_file():
+            photo: str = json.loads((dataset / f"{split}.json").read_bytes())["images"][0]["file_name"]
+            return dataset / photo
+    drawn = Path("data/sample")
+    if not drawn.is_dir():
+        from maskserve.training.datasets.pandas import make_pandas
+
+        make_pandas(drawn, train=1, test=0, seed=7)
+    return next(drawn.glob("train/*.jpg"))

@@ -1,0 +1,160 @@
+"""Which steps `maskserve up` takes before it serves; the steps themselves are recorded, not run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from maskserve.cli import first_run
+from maskserve.protos.errors import ConfigError, DataError
+from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
+
+ARMS = (MODEL_R50, MODEL_MNV2)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The commands that were asked for; importing leaves a manifest, as the real one does."""
+    taken: list[tuple[str, ...]] = []
+
+    def record(*words: str, why: str) -> None:
+        taken.append(words)
+        if words[:2] == ("data", "import-labelme"):
+            write_manifest(Path(words[words.index("-o") + 1]), "hash-of-the-photos")
+
+    monkeypatch.setattr(first_run, "maskserve", record)
+    return taken
+
+
+def write_manifest(folder: Path, data_hash: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    coco = {
+        "info": {"maskserve": {"data_hash": data_hash}},
+        "images": [{"id": 1, "file_name": "photos/1.jpg", "height": 4, "width": 4}],
+        "categories": [{"id": 1, "name": "panda"}],
+        "annotations": [],
+    }
+    (folder / "train.json").write_text(json.dumps(coco))
+
+
+def write_archive(store: Path, model: str, data_hash: str) -> None:
+    store.mkdir(exist_ok=True)
+    with zipfile.ZipFile(store / f"{model}.mar", "w") as archive:
+        archive.writestr("model_card.json", json.dumps({"training": {"data_hash": data_hash}}))
+
+
+def ensure(here: Path, data: Path | None = None, retrain: bool = False) -> None:
+    first_run.ensure_archives(ARMS, here / "store", data, preset="quick", retrain=retrain)
+
+
+def test_without_anything_it_draws_imports_trains_and_packages(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """The first `make up`."""
+    ensure(here)
+    assert [words[:2] for words in steps] == [
+        ("data", "make-pandas"),
+        ("data", "import-labelme"),
+        ("train", "all"),
+        ("package", f"runs/pandas/{MODEL_R50}"),
+        ("package", f"runs/pandas/{MODEL_MNV2}"),
+    ]
+
+
+def test_with_both_archives_nothing_is_done(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """The second `make up`, whatever the archives were trained on."""
+    for model in ARMS:
+        write_archive(here / "store", model, "something else")
+    ensure(here)
+    assert steps == []
+
+
+def test_own_photos_replace_archives_of_other_photos(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """`make up DATA=photos` after the demo trains anew, into folders of its own."""
+    (here / "photos").mkdir()
+    for model in ARMS:
+        write_archive(here / "store", model, "hash-of-pandas")
+    ensure(here, here / "photos")
+    assert steps[0] == ("data", "import-labelme", str(here / "photos"), "-o", "data/photos")
+    assert steps[1][:4] == ("train", "all", "--data", "data/photos")
+    assert steps[2][:2] == ("package", f"runs/photos/{MODEL_R50}")
+
+
+def test_own_photos_are_not_trained_on_twice(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """The same `make up DATA=photos` again only looks whether the photos changed."""
+    (here / "photos").mkdir()
+    for model in ARMS:
+        write_archive(here / "store", model, "hash-of-the-photos")
+    ensure(here, here / "photos")
+    assert [words[:2] for words in steps] == [("data", "import-labelme")]
+
+
+def test_only_the_missing_arm_is_trained(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """The other archive stays as it is."""
+    write_manifest(here / "data" / "pandas", "hash-of-pandas")
+    write_archive(here / "store", MODEL_R50, "hash-of-pandas")
+    ensure(here)
+    assert [words[:2] for words in steps] == [("train", "mobilenetv2"), ("package", f"runs/pandas/{MODEL_MNV2}")]
+
+
+def test_a_finished_run_is_only_packaged(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """An interrupted first start goes on where it was."""
+    write_manifest(here / "data" / "pandas", "hash-of-pandas")
+    run = here / "runs" / "pandas" / MODEL_R50
+    run.mkdir(parents=True)
+    for name in ("model_best.pth", "evaluation.json"):
+        (run / name).touch()
+    (run / "run.json").write_text(json.dumps({"data_hash": "hash-of-pandas", "preset": "quick"}))
+    ensure(here)
+    assert [words[:2] for words in steps] == [
+        ("train", "mobilenetv2"),
+        ("package", f"runs/pandas/{MODEL_R50}"),
+        ("package", f"runs/pandas/{MODEL_MNV2}"),
+    ]
+
+
+def test_a_dataset_folder_is_taken_as_it_is(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """A folder with train.json needs no import."""
+    write_manifest(here / "mine", "hash-of-mine")
+    ensure(here, here / "mine")
+    assert steps[0][:4] == ("train", "all", "--data", str(here / "mine"))
+
+
+def test_a_missing_folder_is_the_users_error(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """It is told before anything is done."""
+    with pytest.raises(DataError, match="no such folder"):
+        ensure(here, here / "nowhere")
+    assert steps == []
+
+
+def test_a_model_of_the_users_own_is_not_trained(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """config.properties may name other models; their archives are the user's to make."""
+    write_manifest(here / "data" / "pandas", "hash-of-pandas")
+    with pytest.raises(ConfigError, match=r"mine\.mar: no such archive"):
+        first_run.ensure_archives(["mine"], here / "store", None, preset="quick", retrain=False)
+
+
+def test_a_step_that_fails_ends_it(here: Path) -> None:
+    """The real command is run, and its failure is ours."""
+    with pytest.raises(ConfigError, match="did not finish"):
+        first_run.maskserve("data", "import-labelme", "nowhere", "-o", "out", why="to see it fail")
+    assert not (here / "out").exists()
+
+
+def test_the_sample_photo_is_one_of_the_users(here: Path) -> None:
+    """The printed curl line works when pasted."""
+    write_manifest(here / "mine", "hash")
+    assert first_run.sample_photo(here / "mine") == here / "mine" / "photos" / "1.jpg"
+
+
+def test_without_photos_a_sample_is_drawn(here: Path) -> None:
+    """Archives may have come from elsewhere."""
+    photo = first_run.sample_photo(None)
+    assert photo.read_bytes().startswith(b"\xff\xd8\xff")
