@@ -132,6 +132,11 @@ class TorchServe:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
+    def check_ports(self) -> None:
+        """Raises ConfigError naming the first port that somebody else listens on."""
+        for setting, port in self.ports.named():
+            _check_free(setting, port)
+
     def start(self) -> None:
         """Starts it and returns at once; `wait_ready` waits. Raises ConfigError."""
         home = self._check()
@@ -189,8 +194,7 @@ class TorchServe:
                 )
         if find_spec("ts") is None:
             raise ConfigError("TorchServe is not installed here; `make setup`, or pip install 'maskserve[serve]'")
-        for setting, port in self.ports.named():
-            _check_free(setting, port)
+        self.check_ports()
         return java_home(os.environ)
 
     def _launch(self, home: Path) -> None:

@@ -1,8 +1,8 @@
 """One row of TorchServe's batch ─▶ Envelope (who asks, how to answer) ─▶ Photo (pixels, options).
 
 A row is a mapping. Over gRPC it has the keys of segmentation.proto, values as bytearray. Over TorchServe's own REST
-API the photo is under `body` (curl -T) or `data` (curl -F), and the query string adds its parameters as keys:
-`?score_threshold=0.3&max_instances=5&mask_format=none&class_names=red%20panda`.
+API the photo is under `body` (curl -T photo.jpg) or `data` (curl -F data=@photo.jpg), whose form may have fields:
+-F score_threshold=0.3 -F max_instances=5 -F mask_format=none -F "class_names=red panda, giant panda"
 """
 
 from __future__ import annotations

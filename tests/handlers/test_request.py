@@ -22,8 +22,8 @@ def test_grpc_row_carries_bytes_options_and_id(photo: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", ["body", "data"])
-def test_rest_row_is_answered_in_json_and_takes_options_from_the_query(photo: bytes, key: str) -> None:
-    """TorchServe's REST keys work, with the query string's parameters beside them."""
+def test_rest_row_is_answered_in_json_and_takes_options_from_the_form(photo: bytes, key: str) -> None:
+    """TorchServe's REST keys work, with the form's other fields beside them."""
     row = {
         key: bytearray(photo),
         "score_threshold": bytearray(b"0.1"),

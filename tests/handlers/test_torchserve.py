@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -31,16 +33,23 @@ def client(real_torchserve: Any) -> Iterator[Client]:
         yield connected
 
 
-def put(server: Any, model: str, body: bytes, query: str = "", kind: str = "") -> tuple[int, str, bytes]:
+def put(server: Any, model: str, body: bytes, kind: str = "") -> tuple[int, str, bytes]:
     """(status, content type, body) of what `curl -T file <rest>/predictions/<model>` sends."""
     connection = HTTPConnection(urlsplit(server.rest_address).netloc, timeout=30)
     try:
-        headers = {"content-type": kind} if kind else {}
-        connection.request("PUT", f"/predictions/{model}{query}", body, headers)
+        connection.request("PUT", f"/predictions/{model}", body, {"content-type": kind} if kind else {})
         answer = connection.getresponse()
         return answer.status, answer.headers["content-type"], answer.read()
     finally:
         connection.close()
+
+
+def form(photo: bytes, **fields: str) -> tuple[bytes, str]:
+    """(body, content type) of what `curl -F data=@photo.jpg -F name=value` sends."""
+    parts = [(f'form-data; name="{name}"', value.encode()) for name, value in fields.items()]
+    parts.append(('form-data; name="data"; filename="photo.jpg"', photo))
+    body = b"".join(b"--x\r\nContent-Disposition: %s\r\n\r\n%s\r\n" % (head.encode(), data) for head, data in parts)
+    return body + b"--x--\r\n", "multipart/form-data; boundary=x"
 
 
 @pytest.mark.parametrize("model", ARMS)
@@ -58,10 +67,12 @@ def test_an_image_is_answered_over_grpc(client: Client, model: str, photo: bytes
 
 def test_options_travel_to_the_worker(client: Client, photo: bytes) -> None:
     """Threshold, maximum, mask format and class of one request."""
-    options = SegmentOptions(score_threshold=0.0, max_instances=2, mask_format="none", class_names=("red panda",))
+    everything = client.predict(photo, model=wire.MODEL_R50)
+    name = everything.instances[-1].class_name
+    options = SegmentOptions(score_threshold=0.0, max_instances=2, mask_format="none", class_names=(name,))
     answer = client.predict(photo, model=wire.MODEL_R50, options=options)
     assert 0 < len(answer.instances) <= 2
-    assert all(one.mask_rle is None and one.class_name == "red panda" for one in answer.instances)
+    assert all(one.mask_rle is None and one.class_name == name for one in answer.instances)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +94,11 @@ def test_a_senders_error_arrives_with_its_code(
 
 def test_a_bomb_is_refused_by_its_header(client: Client) -> None:
     """100 megapixels in a few bytes are IMAGE_TOO_LARGE at once."""
-    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (10_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    header = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IDAT"
     start = time.perf_counter()
     with pytest.raises(RequestError) as raised:
-        client.predict(header + b"\0\0\0\0", model=wire.MODEL_R50)
+        client.predict(bomb, model=wire.MODEL_R50)
     assert raised.value.code == ErrorCode.IMAGE_TOO_LARGE
     assert time.perf_counter() - start < 1.0
 
@@ -116,30 +128,39 @@ def test_in_a_batch_the_bad_image_fails_alone(client: Client, photo: bytes) -> N
 
 @pytest.mark.parametrize("model", ARMS)
 def test_curl_gets_json(real_torchserve: Any, model: str, photo: bytes) -> None:
-    """`curl -T photo.jpg …/predictions/<model>` answers JSON; the query string carries options."""
-    status, kind, body = put(real_torchserve, model, photo, "?max_instances=1&mask_format=none")
+    """`curl -T photo.jpg …/predictions/<model>` answers JSON."""
+    status, kind, body = put(real_torchserve, model, photo)
     answer = json.loads(body)
     assert (status, kind) == (200, "application/json")
     assert answer["size"] == [90, 120]
-    assert len(answer["instances"]) == 1
-    assert answer["instances"][0]["mask_rle"] is None
+    assert answer["model"]["name"] == model
+    assert answer["instances"][0]["mask_rle"]["size"] == [90, 120]
+
+
+def test_curls_form_takes_options(real_torchserve: Any, photo: bytes) -> None:
+    """`curl -F data=@photo.jpg -F max_instances=1 -F mask_format=none`."""
+    body, kind = form(photo, max_instances="1", mask_format="none")
+    status, _, text = put(real_torchserve, wire.MODEL_R50, body, kind)
+    answer = json.loads(text)
+    assert status == 200
+    assert [one["mask_rle"] for one in answer["instances"]] == [None]
 
 
 @pytest.mark.parametrize(
-    ("body", "query", "kind", "status", "code"),
+    ("body", "kind", "status", "code"),
     [
-        (b"", "", "", 400, "image_missing"),
-        (b"text", "", "", 415, "image_unsupported"),
-        (b'{"image": 1}', "", "application/json", 415, "image_unsupported"),
-        (b"\xff\xd8\xff\xe0", "", "image/jpeg", 422, "image_unreadable"),
-        (b"x", "?score_threshold=2", "", 400, "options_invalid"),
+        (b"", "", 400, "image_missing"),
+        (b"text", "", 415, "image_unsupported"),
+        (b'{"image": 1}', "application/json", 415, "image_unsupported"),
+        (b"\xff\xd8\xff\xe0", "image/jpeg", 422, "image_unreadable"),
+        (*form(b"", score_threshold="2"), 400, "options_invalid"),
     ],
 )
 def test_curl_gets_a_status_and_a_code_for_an_error(
-    real_torchserve: Any, body: bytes, query: str, kind: str, status: int, code: str
+    real_torchserve: Any, body: bytes, kind: str, status: int, code: str
 ) -> None:
     """Over REST an error has an HTTP status too."""
-    answered, content_type, text = put(real_torchserve, wire.MODEL_R50, body, query, kind)
+    answered, content_type, text = put(real_torchserve, wire.MODEL_R50, body, kind)
     assert (answered, content_type) == (status, "application/json")
     assert json.loads(text)["error"]["code"] == code
 
