@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from maskserve.training.datasets.import_labelme import Imported
 
 PATH = click.Path(path_type=Path)
+SHARE = click.FloatRange(0, 0.9)
 MOST_WARNINGS = 10
 """As many warnings of an import are printed; `data check` prints them all."""
 
@@ -34,12 +35,8 @@ def data() -> None:
 @data.command("import-labelme")
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
 @click.option("-o", "--output", default=Path("dataset"), show_default=True, type=PATH, help="Folder of the manifests.")
-@click.option(
-    "--test-fraction", default=0.2, show_default=True, type=click.FloatRange(0, 0.9), help="Held out to test."
-)
-@click.option(
-    "--val-fraction", default=0.0, show_default=True, type=click.FloatRange(0, 0.9), help="Share to validate on."
-)
+@click.option("--test-fraction", default=0.2, show_default=True, type=SHARE, help="Share held out.")
+@click.option("--val-fraction", default=0.0, show_default=True, type=SHARE, help="Share to validate on.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same split.")
 @click.option("--labels", type=PATH, help="Text file with one class name a line: the classes and their order.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
@@ -162,7 +159,8 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 

@@ -100,12 +100,16 @@ def _manifest_jobs(manifest: Manifest, split: str) -> Iterator[Job]:
 
 
 def _check_labelme(source: Source, ledger: Ledger) -> None:
+    file = str(source.path)
     try:
         photo = labelme.read_labelme(source.path)
+    except DataError as error:
+        ledger.findings.append(Finding.of_error(error, "broken-file", file))
+        return
+    try:
         data = photo.image_bytes()
     except DataError as error:
-        code = "missing-photo" if "missing" in str(error) else "broken-file"
-        ledger.findings.append(Finding.of_error(error, code, str(source.path)))
+        ledger.findings.append(Finding.of_error(error, "missing-photo", file))
         return
     unusable = photo_findings(photo, data)
     ledger.findings += unusable
@@ -113,9 +117,9 @@ def _check_labelme(source: Source, ledger: Ledger) -> None:
     if size is not None:
         ledger.findings += shape_findings(photo, size)
     kept = (shape for shape in photo.shapes if shape.label not in labelme.SKIPPED_LABELS)
-    ledger.labels += ((Where(str(source.path), shape.index), shape.label) for shape in kept)
+    ledger.labels += ((Where(file, shape.index), shape.label) for shape in kept)
     if not unusable:
-        ledger.photos.append((Where(str(source.path)), source.split or "", _pixel_hash(data)))
+        ledger.photos.append((Where(file), source.split or "", _pixel_hash(data)))
 
 
 def _check_image(

@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskserve.imaging.masks import coverage, decode_rle, encode_rle
@@ -81,25 +82,29 @@ def to_segmentation(
     masks: Sequence[tuple[str, Any]], size: tuple[int, int], shown: tuple[int, int], class_ids: Mapping[str, int]
 ) -> Segmentation:
     """Labels of a photo of `size` as an answer for the same photo scaled to `shown`, both (height, width)."""
-    instances = []
-    for name, mask in masks:
-        rle = _rle(mask, size, shown)
-        x, y, width, height = coco_mask.toBbox({"size": rle.size, "counts": rle.counts})
-        area_px = int(decode_rle(rle).sum())
-        if area_px:
-            box = float(x), float(y), float(x + width), float(y + height)
-            instances.append(Instance(class_ids[name], name, 1.0, box, area_px, rle))
+    drawn = ((name, _pixels(mask, size, shown)) for name, mask in masks)
+    instances = [_instance(class_ids[name], name, pixels) for name, pixels in drawn if pixels.any()]
     instances.sort(key=lambda instance: instance.area_px)
     cover = coverage(instances, shown, tuple(class_ids))
     return Segmentation(shown, tuple(instances), cover, ModelInfo("labels", "", ""))
 
 
-def _rle(mask: Any, size: tuple[int, int], shown: tuple[int, int]) -> MaskRle:
+def _instance(class_id: int, name: str, pixels: NDArray[np.bool_]) -> Instance:
+    x, y, width, height = cv2.boundingRect(pixels.astype(np.uint8))
+    box = float(x), float(y), float(x + width), float(y + height)
+    return Instance(class_id, name, 1.0, box, int(pixels.sum()), encode_rle(pixels))
+
+
+def _pixels(mask: Any, size: tuple[int, int], shown: tuple[int, int]) -> NDArray[np.bool_]:
     if isinstance(mask, list):
         scale = np.array([shown[1] / size[1], shown[0] / size[0]])
         flat = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in mask if len(polygon) >= 6]
-        pixels = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, *shown))) if flat else np.zeros(shown)
-    else:
-        compressed = coco_mask.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask
-        pixels = cv2.resize(coco_mask.decode(compressed), shown[::-1], interpolation=cv2.INTER_NEAREST)
-    return encode_rle(pixels > 0)
+        return _decoded(coco_mask.merge(coco_mask.frPyObjects(flat, *shown))) if flat else np.zeros(shown, np.bool_)
+    pixels = _decoded(coco_mask.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask)
+    return np.asarray(cv2.resize(pixels.astype(np.uint8), shown[::-1], interpolation=cv2.INTER_NEAREST)) > 0
+
+
+def _decoded(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
+    counts = rle["counts"].decode("ascii") if isinstance(rle["counts"], bytes) else str(rle["counts"])
+    height, width = rle["size"]
+    return decode_rle(MaskRle((height, width), counts))

@@ -54,7 +54,7 @@ def _cell(sample: Sample, class_ids: Mapping[str, int]) -> Pixels:
 
 
 def _tiled(cells: Sequence[Pixels]) -> Pixels:
-    columns = math.ceil(math.sqrt(len(cells) * 1.4))
+    columns = round(math.sqrt(len(cells) * 1.4))
     rows = math.ceil(len(cells) / columns)
     pitch = CELL_PX + GAP_PX
     sheet = np.full((rows * pitch + GAP_PX, columns * pitch + GAP_PX, 3), PAPER, np.uint8)

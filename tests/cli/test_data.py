@@ -1,0 +1,151 @@
+"""`maskserve data`: exit codes, JSON for machines, one clear last line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from maskserve.cli.main import main
+from tests.training.datasets.labelme_files import square, write_labelme
+
+
+def _run(*words: object) -> Result:
+    return CliRunner().invoke(main, ["data", *map(str, words)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(10):
+        write_labelme(tmp_path / "in" / str(number), [square("cat" if number % 2 else "dog")])
+    return tmp_path / "in"
+
+
+def test_drawn_pandas_go_the_way_of_a_users_photos(tmp_path: Path) -> None:
+    drawn = _run("make-pandas", tmp_path / "pandas", "--train", 6, "--test", 3)
+    assert drawn.exit_code == 0, drawn.output
+    assert drawn.stdout.strip().endswith(f"maskserve data import-labelme {tmp_path / 'pandas'} -o dataset")
+    imported = _run("import-labelme", tmp_path / "pandas", "-o", tmp_path / "set")
+    assert imported.exit_code == 0, imported.output
+    assert imported.stdout.strip().endswith(f"maskserve train all --data {tmp_path / 'set'}")
+    checked = _run("check", tmp_path / "pandas", tmp_path / "set")
+    assert checked.exit_code == 0, checked.output
+    assert checked.stdout.strip().endswith("Ready to train.")
+    shown = _run("show", tmp_path / "set", "-o", tmp_path / "sheet.png", "--count", 4)
+    assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_import_prints_json_for_machines(folder: Path, tmp_path: Path) -> None:
+    summary = json.loads(_run("import-labelme", folder, "-o", tmp_path / "set", "--json").stdout)
+    assert summary["class_names"] == ["cat", "dog"]
+    assert summary["images"] == {"train": 8, "test": 2}
+    assert summary["instances"]["test"] == {"cat": 1, "dog": 1}
+    assert len(summary["data_hash"]) == 64
+
+
+def test_a_label_list_is_read_from_a_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ndog\n\ncat\n")
+    summary = json.loads(
+        _run("import-labelme", folder, "-o", tmp_path / "set", "--json", "--labels", tmp_path / "labels.txt").stdout
+    )
+    assert summary["class_names"] == ["dog", "cat"]
+
+
+def test_warnings_of_an_import_are_told_and_not_all_of_many(folder: Path, tmp_path: Path) -> None:
+    point = {"label": "cat", "points": [[1, 1]], "shape_type": "point"}
+    write_labelme(folder / "points", [point] * 12)
+    result = _run("import-labelme", folder, "-o", tmp_path / "set")
+    assert result.exit_code == 0
+    assert result.stderr.count("no-area") == 10
+    assert f"and 2 more; see them all with `maskserve data check {folder}`" in result.stderr
+
+
+def test_check_exits_with_1_on_errors_and_names_file_and_shape(folder: Path) -> None:
+    path = write_labelme(folder / "bad", [square("cat"), square("cat", points=[[1, 1], [2, 2]])])
+    result = _run("check", folder)
+    assert result.exit_code == 1
+    assert f"error: {path}, shape 1: " in result.stdout
+    assert result.stdout.strip().endswith(
+        "11 photos checked: 1 error, 0 warnings. Correct the errors, then check again."
+    )
+
+
+def test_check_exits_with_0_on_warnings(folder: Path) -> None:
+    write_labelme(folder / "none", [])
+    result = _run("check", folder)
+    assert result.exit_code == 0
+    assert "0 errors, 1 warning." in result.stdout
+
+
+def test_check_prints_json_for_machines(folder: Path) -> None:
+    path = write_labelme(folder / "bad", [square("cat", points=[])])
+    result = _run("check", folder, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (report["photos"], report["errors"], report["warnings"]) == (11, 1, 1)
+    assert report["findings"][0]["file"] == str(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("import-labelme", "nowhere"),
+        ("import-labelme", "empty"),
+        ("import-labelme", "broken"),
+        ("check", "nowhere"),
+        ("check", "empty"),
+        ("show", "nowhere"),
+        ("show", "broken"),
+        ("make-pandas", "broken"),
+        ("import-labelme", "good", "--labels", "nowhere.txt"),
+        ("check", "good", "--labels", "empty.txt"),
+    ],
+)
+def test_bad_input_ends_with_one_message_and_nothing_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("broken").mkdir()
+    Path("broken/a.json").write_text("{")
+    Path("empty.txt").touch()
+    write_labelme(Path("good/a"), [square("cat")])
+    before = sorted(tmp_path.rglob("*"))
+    result = _run(*words)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("import-labelme",),
+        ("import-labelme", "x", "--test-fraction", "2"),
+        ("import-labelme", "x", "--test-fraction", "0.6", "--val-fraction", "0.6"),
+        ("make-pandas", "x", "--train", "0"),
+        ("show", "x", "--count", "0"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(words: tuple[str, ...]) -> None:
+    assert _run(*words).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["import-labelme", "check", "show", "make-pandas"])
+def test_help_has_an_example(command: str) -> None:
+    result = _run(command, "--help")
+    assert result.exit_code == 0
+    assert f"maskserve data {command} " in result.stdout
+
+
+def test_help_loads_neither_numpy_nor_torch() -> None:
+    code = "import maskserve.cli.data, sys; print([m for m in ('numpy', 'torch', 'cv2', 'rich') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
