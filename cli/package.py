@@ -12,18 +12,12 @@ if TYPE_CHECKING:
     from maskserve.training.package import Package
 
 
-class Threads(click.ParamType):
-    """A positive number, or "auto"."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """The number, or the word; anything else is a usage error."""
-        if str(value) == "auto":
-            return "auto"
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither a positive number nor 'auto'", param, ctx)
-        return int(value)
+def _threads(_ctx: click.Context, _param: click.Parameter, value: str) -> int | str:
+    if value == "auto":
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a positive number nor 'auto'")
+    return int(value)
 
 
 _AT_LEAST_1 = click.IntRange(min=1)
@@ -39,7 +33,9 @@ _AT_LEAST_1 = click.IntRange(min=1)
 @click.option("--batch-delay-ms", default=10, show_default=True, type=_AT_LEAST_1, help="Wait for a batch to fill.")
 @click.option("--response-timeout-s", default=60, show_default=True, type=_AT_LEAST_1, help="Then a worker is killed.")
 @click.option("--startup-timeout-s", default=180, show_default=True, type=_AT_LEAST_1, help="Longest time to load.")
-@click.option("--threads", default="auto", show_default=True, type=Threads(), help="CPU threads of a worker.")
+@click.option(
+    "--threads", default="auto", show_default=True, metavar="N|auto", callback=_threads, help="CPU threads of a worker."
+)
 @click.option(
     "--score-threshold",
     default=0.5,

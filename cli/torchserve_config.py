@@ -53,13 +53,14 @@ class Ports:
     @classmethod
     def of(cls, properties: Mapping[str, str]) -> Ports:
         """The ports that a config.properties names; TorchServe's defaults for those it does not."""
+        default = cls()
         rest, management, metrics = (urlsplit(properties.get(name, "")).port for name in _ADDRESSES)
         return cls(
-            grpc=int(properties.get("grpc_inference_port", cls.grpc)),
-            grpc_management=int(properties.get("grpc_management_port", cls.grpc_management)),
-            rest=rest or cls.rest,
-            rest_management=management or cls.rest_management,
-            metrics=metrics or cls.metrics,
+            grpc=int(properties.get("grpc_inference_port", default.grpc)),
+            grpc_management=int(properties.get("grpc_management_port", default.grpc_management)),
+            rest=rest or default.rest,
+            rest_management=management or default.rest_management,
+            metrics=metrics or default.metrics,
         )
 
     @classmethod
