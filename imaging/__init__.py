@@ -1,6 +1,7 @@
 """Pixels: what the worker, the gateway and the trainer must all do alike, once.
 
     header.py   bytes ─▶ format, mode, size; nothing is decoded, bombs are refused in milliseconds
+    jpeg.py     bytes ─▶ number of scans: some JPEGs are made to be slow
     decode.py   bytes ─▶ RGB pixels, upright
     masks.py    mask probabilities ─▶ COCO RLE ◀─▶ pixels, polygons; coverage
     overlay.py  pixels + answer ─▶ a picture for people

@@ -16,6 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from maskserve.imaging.jpeg import MAX_SCANS, has_too_many_scans
 from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode
@@ -58,7 +59,8 @@ def inspect_image(data: bytes) -> ImageHeader:
     """The header of an uploaded image, within milliseconds and without decoding it.
 
     Raises RequestError: IMAGE_MISSING (no bytes), IMAGE_UNSUPPORTED (another format, or animated), IMAGE_UNREADABLE
-    (damaged before its pixels begin), IMAGE_TOO_LARGE (more than wire.MAX_IMAGE_BYTES or wire.MAX_IMAGE_PX).
+    (damaged before its pixels begin, or a JPEG made to be slow), IMAGE_TOO_LARGE (more than wire.MAX_IMAGE_BYTES or
+    wire.MAX_IMAGE_PX).
     """
     return open_image(data)[1]
 
@@ -83,6 +85,8 @@ def open_image(data: bytes) -> tuple[ImageFile, ImageHeader]:
         raise RequestError(
             ErrorCode.IMAGE_UNSUPPORTED, f"The image is an animated {image.format}; send one frame of it as a photo."
         )
+    if opener is JpegImageFile and has_too_many_scans(data):
+        raise unreadable(f"it is a JPEG of more than {MAX_SCANS} scans, which no camera or program writes")
     orientation = _orientation(image)
     size = (width, height) if orientation in _SIDEWAYS else (height, width)
     return image, ImageHeader(str(image.format), image.mode, size, orientation)

@@ -144,6 +144,27 @@ def test_animations_are_refused(kind: str) -> None:
     assert "animated" in error.message
 
 
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    data = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (count - data.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+def test_a_jpeg_made_to_be_slow_is_refused() -> None:
+    """Thousands of scans in a few kilobytes would keep a worker busy for minutes."""
+    assert inspect_image(with_scans(20)).format == "JPEG"
+    assert refusal(with_scans(1000)).code is ErrorCode.IMAGE_UNREADABLE
+
+
+def test_what_follows_a_jpegs_end_is_not_counted() -> None:
+    """Motion photos and MPO carry other data behind the image, thumbnails sit inside EXIF; neither are scans."""
+    thumbnail = b"Exif\0\0" + b"\xff\xda\0\x02" * 500 + b"\xff\xd9"
+    data = encoded(Image.new("RGB", (30, 20)), "JPEG") + b"\xff\xda\0\x02" * 500
+    data = data[:2] + b"\xff\xed" + (len(thumbnail) + 2).to_bytes(2) + thumbnail + data[2:]
+    assert inspect_image(data).size == (20, 30)
+
+
 @pytest.mark.parametrize("data", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 ", png_claiming(0, 5)])
 def test_broken_headers_are_unreadable(data: bytes) -> None:
     """A file that begins as an image and has no usable header is IMAGE_UNREADABLE."""
