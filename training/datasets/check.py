@@ -23,6 +23,8 @@ from maskserve.training.datasets.manifest import Manifest, load_manifest
 from maskserve.training.datasets.photos import content_hash, decode_photo, photo_size
 from maskserve.training.datasets.sources import Source, find_labelme
 
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
 
 @dataclass(frozen=True)
 class Report:
@@ -46,6 +48,10 @@ class Ledger:
     labels: list[tuple[Where, str]] = field(default_factory=list)
     photos: list[tuple[Where, str, str]] = field(default_factory=list)
     """Where, split, hash of the pixels."""
+    folders: list[Path] = field(default_factory=list)
+    """Folders with labelme files."""
+    named: set[Path] = field(default_factory=set)
+    """Photos that labelme files name."""
 
 
 Job = Callable[[Ledger], None]
@@ -71,6 +77,7 @@ def check(
     for done, job in enumerate(jobs, 1):
         job(ledger)
         on_photo(done, len(jobs))
+    ledger.findings += _unlabelled(ledger)
     ledger.findings += duplicate_findings(ledger.photos)
     ledger.findings += label_findings(ledger.labels, known_labels)
     return Report(len(jobs), tuple(ledger.findings))
@@ -79,6 +86,7 @@ def check(
 def _jobs(path: Path, ledger: Ledger) -> Iterator[Job]:
     files = manifest_files(path)
     if not files:
+        ledger.folders.append(path)
         yield from (partial(_check_labelme, source) for source in find_labelme([path]))
     for split, file in files.items():
         try:
@@ -87,6 +95,17 @@ def _jobs(path: Path, ledger: Ledger) -> Iterator[Job]:
             ledger.findings.append(Finding.of_error(error, "broken-file", str(file)))
             continue
         yield from _manifest_jobs(manifest, split)
+
+
+def _unlabelled(ledger: Ledger) -> Iterator[Finding]:
+    """Photos that no labelme file names: labelme writes none as long as nothing is drawn."""
+    for folder in ledger.folders:
+        photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+        bare = [photo for photo in photos if photo.resolve() not in ledger.named]
+        if bare:
+            first = bare[0].relative_to(folder)
+            text = f"photos without labelme JSON are not used; there are {len(bare)}, the first is {first}"
+            yield Finding("warning", "no-labels", Where(str(folder)), text)
 
 
 def _manifest_jobs(manifest: Manifest, split: str) -> Iterator[Job]:
@@ -106,6 +125,7 @@ def _check_labelme(source: Source, ledger: Ledger) -> None:
     except DataError as error:
         ledger.findings.append(Finding.of_error(error, "broken-file", file))
         return
+    ledger.named.add(photo.image_path.resolve())
     try:
         data = photo.image_bytes()
     except DataError as error:

@@ -30,8 +30,8 @@ def split_files(folder: Path) -> dict[str, Path]:
 
 def _is_labelme(path: Path) -> bool:
     try:
-        return is_labelme(json.loads(path.read_bytes()))
-    except (OSError, ValueError):
+        return is_labelme(_json(path))
+    except DataError:
         return False
 
 
@@ -62,19 +62,7 @@ def read_coco(path: Path) -> dict[str, Any]:
     Raises:
         DataError: see `load_manifest`.
     """
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); name a COCO manifest that exists.") from None
-    return _parse(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=8)
-def _parse(path: Path, _mtime_ns: int, _size_bytes: int) -> dict[str, Any]:
-    try:
-        coco = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not readable JSON: {error}. Make it again or fix the file.") from None
+    coco = _json(path)
     if is_labelme(coco):
         raise DataError(f"{path} is a labelme file; run `maskserve data import-labelme` on its folder first.")
     if not isinstance(coco, dict):
@@ -84,6 +72,23 @@ def _parse(path: Path, _mtime_ns: int, _size_bytes: int) -> dict[str, Any]:
             raise DataError(f"{path} is not a COCO instance file: it has no list of {key!r}.")
     _check_entries(path, coco)
     return coco
+
+
+def _json(path: Path) -> Any:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); name a COCO manifest that exists.") from None
+    return _parsed(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: Path, _mtime_ns: int, _size_bytes: int) -> Any:
+    """Kept for a moment, as one command asks for a file several times and COCO's own take seconds to parse."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not readable JSON: {error}. Make it again or fix the file.") from None
 
 
 def _check_entries(path: Path, coco: dict[str, Any]) -> None:

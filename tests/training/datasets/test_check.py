@@ -65,6 +65,16 @@ def test_a_photo_without_labels_is_a_warning(tmp_path: Path) -> None:
     assert _codes(check([tmp_path])) == [("warning", "no-labels", None)]
 
 
+def test_photos_that_nobody_labelled_are_counted(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "a", [square("cat")])
+    for name in ("b.JPG", "c.png"):
+        (tmp_path / name).write_bytes(photo_bytes())
+    (finding,) = check([tmp_path]).findings
+    assert (finding.level, finding.code) == ("warning", "no-labels")
+    assert "there are 2" in finding.message
+    assert "b.JPG" in finding.message
+
+
 @pytest.mark.parametrize(
     ("photo", "code"),
     [

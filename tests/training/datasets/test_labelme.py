@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from shapely.geometry import Polygon
@@ -28,6 +28,7 @@ def _shape(kind: str, *points: tuple[float, float], label: str = "cat", **fields
     return Shape(fields.pop("index", 0), label, kind, points, fields.pop("group_id", None), **fields)
 
 
+@settings(deadline=None)
 @given(points, points)
 def test_a_rectangle_is_the_box_between_its_corners_in_any_order(
     one: tuple[float, float], two: tuple[float, float]
@@ -36,6 +37,7 @@ def test_a_rectangle_is_the_box_between_its_corners_in_any_order(
     assert Polygon(outline).area == pytest.approx(abs(one[0] - two[0]) * abs(one[1] - two[1]))
 
 
+@settings(deadline=None)
 @given(points, st.floats(1, 300), st.floats(0, 2 * math.pi))
 def test_a_circle_is_a_polygon_around_its_first_point(centre: tuple[float, float], radius: float, turn: float) -> None:
     edge = centre[0] + radius * math.cos(turn), centre[1] + radius * math.sin(turn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskserve.training.datasets.splits import stratified
@@ -12,6 +12,7 @@ from maskserve.training.datasets.splits import stratified
 photo_labels = st.lists(st.frozensets(st.sampled_from("abcd"), max_size=3), max_size=60)
 
 
+@settings(deadline=None)
 @given(photo_labels, st.integers(0, 5))
 def test_every_photo_gets_one_split_and_the_same_seed_gives_the_same(photos: list[frozenset[str]], seed: int) -> None:
     fractions = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -21,6 +22,7 @@ def test_every_photo_gets_one_split_and_the_same_seed_gives_the_same(photos: lis
     assert splits == stratified(photos, fractions, seed)
 
 
+@settings(deadline=None)
 @given(photo_labels, st.integers(0, 5))
 def test_every_class_is_trained_on(photos: list[frozenset[str]], seed: int) -> None:
     splits = stratified(photos, {"train": 0.8, "test": 0.2}, seed)
@@ -28,6 +30,7 @@ def test_every_class_is_trained_on(photos: list[frozenset[str]], seed: int) -> N
     assert trained == {name for photo in photos for name in photo}
 
 
+@settings(deadline=None)
 @given(st.integers(5, 80), st.integers(5, 80), st.integers(0, 5))
 def test_with_one_class_a_photo_each_class_is_split_by_the_fraction(cats: int, dogs: int, seed: int) -> None:
     photos = [frozenset({"cat"})] * cats + [frozenset({"dog"})] * dogs
