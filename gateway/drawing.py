@@ -11,12 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from maskserve.gateway import problems
 from maskserve.gateway.dispatch import Answer
 from maskserve.imaging.decode import decode_rgb
 from maskserve.imaging.overlay import draw_overlay, encode_picture, side_by_side
 
 PictureFormat = Literal["png", "jpeg"]
+_PANEL_PX = 1600
+"""Longest side of one photo in a comparison, as in imaging.overlay.side_by_side."""
 
 
 class Easel:
@@ -34,7 +40,8 @@ class Easel:
         """Both overlays beside each other under their arms' names, as a file. Raises as `overlay`."""
         with self._place(left.arm, deadline):
             pixels = decode_rgb(photo)
-            panels = [(*_caption(one), draw_overlay(pixels, one.segmentation)) for one in (left, right)]
+            # each overlay is shrunk before the next one is drawn: one copy of a large photo less
+            panels = [(*_caption(one), _fit(draw_overlay(pixels, one.segmentation))) for one in (left, right)]
             del pixels
             return encode_picture(side_by_side(panels), kind)
 
@@ -46,6 +53,16 @@ class Easel:
             yield
         finally:
             self._places.release()
+
+
+def _fit(image_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3), no side longer than `_PANEL_PX`."""
+    height, width = image_rgb.shape[:2]
+    scale = _PANEL_PX / max(height, width)
+    if scale >= 1:
+        return image_rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _caption(answer: Answer) -> tuple[str, str]:

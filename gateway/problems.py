@@ -96,7 +96,14 @@ def too_large() -> Problem:
 def from_request_error(error: RequestError) -> Problem:
     status = REQUEST_STATUS[error.code]
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return Problem(status, str(error.code), error.message, error.field, headers)
+    # the worker's name of the parameter, and its sentence, in the REST API's form
+    detail = error.message.replace("class_names", "`class`") if error.field == "class_names" else error.message
+    field_name = "class" if error.field == "class_names" else error.field
+    return Problem(status, str(error.code), _sentence(detail), field_name, headers)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def from_server_error(error: ServerError, arm: str) -> Problem:

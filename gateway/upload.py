@@ -135,7 +135,8 @@ def _invalid_parameter(kind: type[Parameters], error: ValidationError) -> Proble
     if first["type"] == "extra_forbidden":
         known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
         return invalid(name, f"There is no parameter `{name}`; there are: {known}.", "parameter_unknown")
-    return invalid(name, f"`{name}`: {first['msg'][0].lower()}{first['msg'][1:]}, not {str(first['input'])[:40]!r}.")
+    reason = first["msg"].split(",")[0]
+    return invalid(name, f"`{name}`: {reason[0].lower()}{reason[1:]}, not {str(first['input'])[:40]!r}.")
 
 
 def _why_no_file(request: Request) -> str:

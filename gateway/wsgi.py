@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -61,6 +62,16 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
 class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
     error_task_class = ProblemTask
+    _unread_bytes = 1024 * 1024
+
+    def handle_close(self) -> None:
+        """Closes; what has arrived unread is read first, for the kernel would answer it with a reset, and the sender
+        might never see our last answer."""
+        if self.will_close and self.connected:
+            with suppress(OSError):
+                while self._unread_bytes > 0 and (data := self.socket.recv(65536)):
+                    self._unread_bytes -= len(data)
+        super().handle_close()
 
 
 class _ProblemError:

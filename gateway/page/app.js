@@ -115,6 +115,7 @@ function showProblem(problem) {
     element("strong", {}, problem.detail ?? String(problem)),
     element("small", {}, [problem.code, problem.request_id && `request ${problem.request_id}`].filter(Boolean).join(" · ")));
   $("problem").hidden = false;
+  showArms();
   $("pictures").replaceChildren();
   $("facts").replaceChildren();
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -92,7 +91,7 @@ def test_all_wrong_settings_are_said_at_once(load):
 
 
 def test_a_missing_file_says_what_to_do(tmp_path):
-    with pytest.raises(ConfigError, match="there is no such file.*--config"):
+    with pytest.raises(ConfigError, match=r"there is no such file.*--config"):
         load_settings(tmp_path / "none.toml", {})
 
 

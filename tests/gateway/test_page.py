@@ -1,0 +1,279 @@
+"""The page at /, in a real Chromium, in front of the fake TorchServe."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from maskserve.gateway.app import PAGE
+from maskserve.imaging.overlay import COLOURS
+from maskserve.protos import wire
+from tests.gateway.conftest import make_photo
+
+HOW = "needs Chromium and its driver: apt-get install chromium chromium-driver"
+
+
+def test_the_page_uses_the_pictures_colours():
+    listed = re.search(r"COLOURS = \[(.*?)\]", (PAGE / "draw.js").read_text())[1]
+    assert re.findall(r"#\w{6}", listed) == [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in COLOURS]
+
+
+def test_the_page_knows_the_limit_of_an_upload():
+    assert f"MAX_BYTES = {wire.MAX_IMAGE_BYTES};" in (PAGE / "app.js").read_text()
+
+
+def test_the_page_asks_no_other_host_and_has_no_inline_script_or_style():
+    for path in PAGE.iterdir():
+        text = path.read_text()
+        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), path
+        assert not re.findall(r"<script>|<style|\sstyle=|\son\w+=", text), path
+
+
+def test_text_is_never_set_as_html():
+    for name in ("app.js", "draw.js"):
+        assert not re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", (PAGE / name).read_text()
+        )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip(HOW)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
+        "disable-component-update", "no-first-run", "window-size=1280,900",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """What a person does and sees."""
+
+    def __init__(self, driver, address: str) -> None:
+        self.driver = driver
+        driver.delete_all_cookies()
+        driver.get(address)
+        self.wait("input[value=compare]")
+
+    def all(self, selector: str) -> list:
+        return self.driver.find_elements("css selector", selector)
+
+    def wait(self, selector: str, count: int = 1, seconds: float = 10.0) -> list:
+        """The elements, as soon as there are so many."""
+        deadline = time.monotonic() + seconds
+        while len(found := self.all(selector)) != count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} {selector}: {self.text('body')}"
+            time.sleep(0.05)
+        return found
+
+    def wait_until_idle(self) -> None:
+        self.wait("body:not(.busy)")
+
+    def text(self, selector: str) -> str:
+        return self.driver.execute_script("return document.querySelector(arguments[0]).innerText", selector)
+
+    def choose(self, photo: Path) -> None:
+        self.driver.find_element("id", "file").send_keys(str(photo))
+
+    def pick(self, arm: str) -> None:
+        self.driver.find_element("css selector", f"input[name=arm][value='{arm}']").click()
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser") if "favicon" not in entry["message"]]
+
+
+@pytest.fixture
+def page(browser, live: str) -> Page:
+    browser.get_log("browser")
+    return Page(browser, live)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "panda.jpg"
+    path.write_bytes(make_photo((240, 320)))
+    return path
+
+
+DROP = """
+const [bytes, name] = arguments, transfer = new DataTransfer();
+transfer.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name, { type: "image/jpeg" }));
+document.getElementById("drop").dispatchEvent(
+  new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+"""
+PASTE = DROP.split("document.getElementById")[0] + (
+    'document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }));'
+)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("script", [DROP, PASTE], ids=["dropped", "pasted"])
+def test_a_photo_that_comes_by_drop_or_paste_is_shown_with_its_masks(page, file, script):
+    import base64
+
+    page.driver.execute_script(script, base64.b64encode(file.read_bytes()).decode(), file.name)
+    page.wait(".picture", 2)
+    assert len(page.all(".picture:nth-child(2) .masks path")) == 2
+    assert page.complaints() == []
+
+
+@pytest.mark.browser
+def test_a_chosen_photo_shows_overlay_coverage_timings_and_which_arm_answered(page, file, fake_torchserve):
+    page.pick("b")
+    page.choose(file)
+    page.wait(".picture", 2)
+    page.wait_until_idle()
+    assert page.text(".picture:nth-child(2) figcaption") == f"b: {wire.MODEL_MNV2}\n2 found"
+    facts = page.text(".fact")
+    for words in ("version 1.0", "mobilenetv2", "you asked for it", "giant panda", "red panda", "network", "30 ms"):
+        assert words in facts
+    total = float(page.all("[data-total]")[0].get_attribute("data-total"))
+    assert 0.1 < total < 0.5
+    assert f"{100 * total:.1f} %" in facts
+    assert [row.text.split()[-2:-1] for row in page.all(".fact tbody tr")]
+    assert "b found 2" in page.text("#status")
+    assert fake_torchserve.calls[-1].image == file.read_bytes()
+    assert page.complaints() == []
+
+
+@pytest.mark.browser
+def test_the_masks_lie_where_the_photo_shows_them(page, file):
+    page.choose(file)
+    page.wait(".masks", 1)
+    page.wait_until_idle()
+    boxes = page.driver.execute_script("""
+      const photo = document.querySelector(".picture:nth-child(2) img").getBoundingClientRect();
+      const mask = document.querySelector(".masks path[data-instance='0']").getBoundingClientRect();
+      return [(mask.left + mask.width / 2 - photo.left) / photo.width,
+              (mask.top + mask.height / 2 - photo.top) / photo.height];
+    """)
+    assert boxes == pytest.approx([0.35, 0.35], abs=0.02)
+
+
+@pytest.mark.browser
+def test_compare_shows_two_overlays_and_how_they_differ(page, file):
+    page.pick("compare")
+    page.choose(file)
+    page.wait(".picture", 3)
+    page.wait(".fact", 3)
+    assert len(page.all(".picture .masks")) == 2
+    assert "b against a" in page.text(".differences")
+    assert "1.00" in page.text(".differences")
+    assert page.complaints() == []
+
+
+@pytest.mark.browser
+def test_the_slider_asks_again_with_the_new_score(page, file, fake_torchserve):
+    page.choose(file)
+    page.wait(".masks path", 2)
+    page.driver.execute_script("""
+      const slider = document.getElementById("threshold");
+      slider.value = 0.9;
+      for (const name of ["input", "change"]) slider.dispatchEvent(new Event(name, { bubbles: true }));
+    """)
+    page.wait(".masks path", 1)
+    assert page.text("#threshold-value") == "90 %"
+    assert fake_torchserve.calls[-1].options.score_threshold == pytest.approx(0.9)
+
+
+@pytest.mark.browser
+def test_a_file_that_is_no_photo_is_said_plainly_and_the_next_photo_works(page, file, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("not a photo")
+    page.choose(text)
+    page.wait(".problem:not([hidden])")
+    assert "send a JPEG, PNG or WebP" in page.text("#problem")
+    assert "image_unsupported" in page.text("#problem")
+    page.choose(file)
+    page.wait(".picture", 2)
+    page.wait(".problem[hidden]")
+
+
+@pytest.mark.browser
+def test_an_arm_that_is_down_is_said_plainly(page, file, fake_torchserve):
+    fake_torchserve.set_ready(wire.MODEL_R50, False)
+    page.pick("a")
+    page.choose(file)
+    page.wait(".problem:not([hidden])")
+    assert "Try again in a few seconds" in page.text("#problem")
+    page.wait(".pills .down", 1)
+
+
+@pytest.mark.browser
+def test_a_class_name_is_text_and_never_html(page, file, fake_torchserve):
+    for model in fake_torchserve.models.values():
+        model.class_names = ("<img src=x onerror=document.title='hacked'>", "b")
+    page.choose(file)
+    page.wait(".picture", 2)
+    page.wait_until_idle()
+    assert "<img src=x" in page.text(".fact")
+    assert page.driver.title == "maskserve"
+
+
+@pytest.mark.browser
+def test_pointing_at_a_row_lights_its_mask(page, file):
+    from selenium.webdriver import ActionChains
+
+    page.choose(file)
+    page.wait(".picture", 2)
+    page.wait_until_idle()
+    ActionChains(page.driver).move_to_element(page.all(".fact tbody tr")[1]).perform()
+    lit = page.wait(".masks path.lit")
+    assert lit[0].get_attribute("data-instance") == "1"
+
+
+@pytest.mark.browser
+def test_it_can_be_worked_with_the_keyboard_alone(page, file):
+    from selenium.webdriver import ActionChains, Keys
+
+    page.choose(file)
+    page.wait(".picture", 2)
+    page.wait_until_idle()
+    names = []
+    page.driver.execute_script("document.activeElement.blur(); document.querySelector('.brand').focus()")
+    for _ in range(9):
+        ActionChains(page.driver).send_keys(Keys.TAB).perform()
+        names.append(page.driver.execute_script("const e = document.activeElement; return e.id || e.name || e.tagName"))
+    for name in ("file", "arm", "threshold", "again"):
+        assert name in names
+
+
+@pytest.mark.browser
+def test_every_control_has_a_name(page):
+    unnamed = page.driver.execute_script("""
+      return [...document.querySelectorAll("input, button, a")]
+        .filter((e) => !(e.labels?.length || e.innerText?.trim() || e.getAttribute("aria-label")))
+        .map((e) => e.outerHTML);
+    """)
+    assert unnamed == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("arm", ["", "compare"])
+def test_a_phone_shows_it_without_sideways_scrolling(page, file, arm):
+    page.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        page.pick(arm)
+        page.choose(file)
+        page.wait(".picture", 3 if arm else 2)
+        widths = page.driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+        assert widths == [375, 375]
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

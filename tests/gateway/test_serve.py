@@ -1,0 +1,232 @@
+"""The gateway behind its real web server: big bodies, slow senders, a graceful end, memory and start time."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from maskserve.gateway.serve import serve
+from maskserve.gateway.upload import MAX_BODY_BYTES
+from maskserve.protos.errors import ConfigError
+from tests.gateway.conftest import make_photo, settings_for
+
+PREDICT = "/v1/predictions"
+
+
+def ask(address, method, path, body=None, **headers):
+    """(status, headers, body) of one request."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def talk(address, *pieces, timeout_s=10.0):
+    """Sends raw bytes and returns all that comes back until the server closes or falls silent."""
+    host, port = urlsplit(address).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout_s) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.settimeout(1.0)
+        received = b""
+        try:
+            while data := connection.recv(65536):
+                received += data
+        except TimeoutError:
+            pass
+        return received
+
+
+def test_a_photo_is_answered_over_a_real_connection(live, photo):
+    status, headers, body = ask(live, "POST", PREDICT, photo)
+    assert status == 200
+    assert json.loads(body)["request_id"] == headers["X-Request-Id"]
+
+
+def test_a_body_beyond_the_limit_is_413_even_for_a_sender_who_sends_it_all(live):
+    status, headers, body = ask(live, "POST", PREDICT, bytes(MAX_BODY_BYTES + 2_000_000))
+    assert (status, headers["Content-Type"]) == (413, "application/problem+json")
+    assert json.loads(body)["code"] == "image_too_large"
+
+
+def test_a_body_announced_as_too_long_is_refused_before_it_is_sent(live):
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {MAX_BODY_BYTES + 1}\r\n\r\n"
+    answer = talk(live, head.encode())
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"image_too_large" in answer
+
+
+def test_a_gigantic_body_is_refused_without_reading_it(live):
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n\r\n"
+    assert talk(live, head.encode(), b"x" * 1000).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"H%d: x\r\n" % n for n in range(5000)) + b"\r\n", b"431"),
+        (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\nhello", b"400"),
+        (b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
+        (b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
+    ],
+)
+def test_what_is_no_http_is_refused_as_a_problem(live, head, status):
+    answer = talk(live, head)
+    assert answer.split(b" ")[1] == status, answer[:200]
+    assert b"application/problem+json" in answer
+    assert b"waitress" not in answer.lower()
+    assert ask(live, "GET", "/healthz")[0] == 200
+
+
+def test_a_chunked_upload_works(live, photo):
+    pieces = [photo[start : start + 300] for start in range(0, len(photo), 300)]
+    assert ask(live, "POST", PREDICT, iter(pieces))[0] == 200
+
+
+def test_slow_senders_do_not_keep_others_waiting(live, photo):
+    host, port = urlsplit(live).netloc.split(":")
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(150)]
+        for number, connection in enumerate(slow):
+            head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+            connection.sendall(head.encode() + (b"\r\n" if number % 2 else b""))
+        for _ in range(5):
+            for connection in slow:
+                connection.sendall(b"x")
+            started = time.monotonic()
+            assert ask(live, "POST", PREDICT, photo)[0] == 200
+            assert time.monotonic() - started < 1
+
+
+def test_health_is_answered_while_the_arms_are_full(live, photo, fake_torchserve):
+    fake_torchserve.delay_s = 1.0
+    threads = [threading.Thread(target=ask, args=(live, "POST", PREDICT, photo)) for _ in range(24)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    started = time.monotonic()
+    assert ask(live, "GET", "/healthz")[0] == 200
+    assert time.monotonic() - started < 0.5
+    for thread in threads:
+        thread.join()
+
+
+def test_a_port_in_use_is_one_clear_error(fake_torchserve):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127.0.0.1:{port} is in use by another program.*--port"):
+            serve(settings_for(fake_torchserve, server={"port": port}))
+
+
+def test_an_address_that_is_not_ours_is_one_clear_error(fake_torchserve):
+    with pytest.raises(ConfigError, match="cannot listen there"):
+        serve(settings_for(fake_torchserve, server={"host": "192.0.2.1", "port": 0}))
+
+
+@pytest.fixture
+def process(fake_torchserve, tmp_path):
+    """`maskserve gateway` as a process of its own: (process, address)."""
+    path = tmp_path / "maskserve.toml"
+    addresses = f'address = "{fake_torchserve.address}"\nmanagement_address = "{fake_torchserve.management_address}"\n'
+    path.write_text(f"[server]\nport = 0\n[torchserve]\n{addresses}")
+    command = [sys.executable, "-m", "maskserve.cli.main", "gateway", "--config", str(path), "--access-log"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as gateway:
+        try:
+            line = gateway.stdout.readline()
+            assert line.startswith("gateway on http://"), gateway.stderr.read()
+            yield gateway, line.split()[2]
+        finally:
+            if gateway.poll() is None:
+                gateway.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_requests_in_flight_finish_and_then_ends(process, photo, fake_torchserve, number):
+    gateway, address = process
+    fake_torchserve.delay_s = 1.0
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask(address, "POST", "/predict", photo)[0])) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    gateway.send_signal(number)
+    time.sleep(0.3)
+    with pytest.raises(ConnectionRefusedError):
+        ask(address, "GET", "/readyz")
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 4
+    assert gateway.wait(5) == 0
+    assert "gateway stopped" in gateway.stderr.read()
+
+
+def test_the_access_log_is_one_json_line_per_request_without_the_senders_text(process, photo):
+    gateway, address = process
+    path = "/none%0A%22forged%22?arm=secret"
+    ask(address, "POST", PREDICT, photo, **{"X-User-Id": "alice"})
+    ask(address, "GET", path)
+    gateway.terminate()
+    lines = [line for line in gateway.stderr.read().splitlines() if line.startswith("{")]
+    first, second = (json.loads(line) for line in lines)
+    assert (first["status"], first["reason"], first["path"]) == (200, "sticky", PREDICT)
+    assert (second["status"], second["path"]) == (404, '/none\n"forged"')
+    assert "alice" not in str(lines)
+
+
+def test_memory_stays_below_250_mb_with_12_megapixel_photos(process):
+    gateway, address = process
+    big = make_photo((3000, 4000))
+    peaks = []
+    watching = threading.Event()
+
+    def watch():
+        memory = psutil.Process(gateway.pid)
+        while not watching.wait(0.01):
+            peaks.append(memory.memory_info().rss)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    for path in (PREDICT, "/predict", "/v1/compare", "/v1/compare?format=jpeg", f"{PREDICT}?format=jpeg"):
+        assert ask(address, "POST", path, big)[0] == 200
+    watching.set()
+    thread.join()
+    resting = psutil.Process(gateway.pid).memory_info().rss
+    print(f"resident: {resting / 1e6:.0f} MB at rest, {max(peaks) / 1e6:.0f} MB at most")
+    assert resting < 250e6
+
+
+def imported(module):
+    """(CPU seconds, names of all modules) after importing `module` in a fresh Python."""
+    code = f"import sys, time, {module}; print(time.process_time(), *sys.modules)"
+    command = [sys.executable, "-c", code]
+    seconds, *modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(seconds), set(modules)
+
+
+def test_importing_the_gateway_takes_less_than_a_second():
+    assert imported("maskserve.gateway")[0] < 1
+
+
+def test_the_gateway_runs_without_the_models_libraries():
+    seconds, modules = imported("maskserve.gateway.serve")
+    assert not modules & {"torch", "torchvision", "detectron2", "maskserve.modeling", "maskserve.handlers"}
+    assert seconds < 3  # about 0.8 on a quiet machine; tests share theirs
