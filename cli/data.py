@@ -32,7 +32,7 @@ def data() -> None:
     """
 
 
-@data.command("import-labelme")
+@data.command("import-labelme", short_help="labelme folders to manifests, one per split.")
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
 @click.option("-o", "--output", default=Path("dataset"), show_default=True, type=PATH, help="Folder of the manifests.")
 @click.option("--test-fraction", default=0.2, show_default=True, type=SHARE, help="Share held out.")
@@ -75,7 +75,7 @@ def import_labelme_command(
     click.echo(f"Manifests in {output}. Next: maskserve train all --data {output}", err=as_json)
 
 
-@data.command("check")
+@data.command("check", short_help="Look for mistakes in labels and photos.")
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH...")
 @click.option("--labels", type=PATH, help="Text file with one class name a line: the only labels allowed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -111,7 +111,7 @@ def check_command(ctx: click.Context, paths: tuple[Path, ...], labels: Path | No
     ctx.exit(1 if report.error_count else 0)
 
 
-@data.command("show")
+@data.command("show", short_help="Draw a contact sheet of labelled photos.")
 @click.argument("path", type=PATH)
 @click.option("-o", "--output", default=Path("sheet.png"), show_default=True, type=PATH, help="The PNG to write.")
 @click.option("--count", default=24, show_default=True, type=click.IntRange(1, 400), help="Photos on the sheet.")
@@ -133,7 +133,7 @@ def show_command(path: Path, output: Path, count: int, seed: int) -> None:
     click.echo(f"{output}: {sheet.shape[1]}×{sheet.shape[0]} px. Open it and look whether the masks fit.")
 
 
-@data.command("make-pandas")
+@data.command("make-pandas", short_help="Draw labelled photos of pandas to try things with.")
 @click.argument("out", type=PATH)
 @click.option("--train", default=120, show_default=True, type=click.IntRange(1), help="Photos to train on.")
 @click.option("--test", default=40, show_default=True, type=click.IntRange(0), help="Photos held out.")
