@@ -166,6 +166,7 @@ def test_with_tokens_on_and_the_wheels_java_it_serves_and_leaves_nothing(
         assert _code_of(running, "wrong") == "unauthorized"
         assert _code_of(running, key_file) == "handler_failed"
         assert list(folder.glob(".ts.sock.*"))
+        assert all(one.environ()["OMP_WAIT_POLICY"] == "PASSIVE" for one in psutil.Process(running.pid).children())
         inside = processes_of(folder)
         assert any("model_service_worker" in command for command in inside)
     assert not folder.exists()
