@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Literal
 
 import cv2
@@ -17,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from maskserve.imaging.masks import decode_rle, rle_bounds
 from maskserve.protos.types import Instance, Segmentation
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Rgb = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -32,6 +35,15 @@ COLOURS: tuple[Rgb, ...] = (
     (150, 205, 60),
 )
 """Told apart with any colour vision: the order of Okabe and Ito (2008), brightened for photos."""
+_WORLD_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "PingFang.ttc",
+    "msyh.ttc",
+    "Arial Unicode.ttf",
+    "DejaVuSans.ttf",
+    "Arial.ttf",
+)
+"""System fonts for class names beyond ASCII; those with the most letters first."""
 _FILL = 0.42
 _INK: Rgb = (24, 26, 30)
 _PAPER: Rgb = (250, 250, 248)
@@ -85,7 +97,7 @@ def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
     left = gap
     for (title, subtitle, _), picture in zip(panels, pictures, strict=True):
         canvas.paste(Image.fromarray(picture), (left, bar))
-        for text, size, top, ink in ((title, 20, 8, _INK), (subtitle, 14, 34, (95, 99, 106))):
+        for text, size, top, ink in ((title, 20, 8, _INK), (subtitle, 15, 34, (95, 99, 106))):
             font = _fitting(text, size * scale, picture.shape[1])
             draw.text((left, top * scale), text, font=font, fill=ink)
         left += picture.shape[1] + gap
@@ -104,7 +116,7 @@ def encode_picture(image_rgb: Pixels, kind: Literal["png", "jpeg"]) -> bytes:
 def _scale(picture: Pixels) -> float:
     """How much bigger than on a photo of about 800 × 600 px lines and letters are."""
     height, width = picture.shape[:2]
-    return max(0.75, float(np.sqrt(height * width)) / 700)
+    return max(0.8, float(np.sqrt(height * width)) / 700)
 
 
 def _draw_mask(picture: Pixels, instance: Instance, scale: float) -> None:
@@ -152,7 +164,7 @@ def _draw_legend(
 ) -> Box | None:
     """Draws the panel at the bottom left, if the image has room for it; returns where it is."""
     rows, size = _legend_rows(segmentation), canvas.size
-    font = _font(15 * scale)
+    font = _font(15 * scale, "".join(name for _, name, _ in rows))
     line, margin, swatch = 22 * scale, 10 * scale, 13 * scale
     names = max(draw.textlength(name, font=font) for _, name, _ in rows) + swatch + 3 * margin
     width = names + max(draw.textlength(share, font=font) for _, _, share in rows) + margin
@@ -187,15 +199,26 @@ def _legend_rows(segmentation: Segmentation) -> list[tuple[Rgb | None, str, str]
     return rows if len(rows) == 1 else [*rows, (None, "total", f"{cover.total:.1%}")]
 
 
-def _font(size_px: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, so that no system font is needed."""
-    return ImageFont.load_default(size=max(8.0, size_px))
+def _font(size_px: float, text: str) -> Font:
+    """Pillow's own font, so that no system font is needed; for letters that it lacks, a system font if there is one."""
+    size_px = max(8, round(size_px))  # whole sizes keep the letters apart
+    if not text.replace("·", "").isascii() and (path := _world_font()):
+        return ImageFont.truetype(path, size_px)
+    return ImageFont.load_default(size_px)
 
 
-def _fitting(text: str, size_px: float, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+@cache
+def _world_font() -> str | None:
+    for name in _WORLD_FONTS:
+        with suppress(OSError):
+            return str(ImageFont.truetype(name).path)
+    return None
+
+
+def _fitting(text: str, size_px: float, width: float) -> Font:
     """The font in that size, or as much smaller as `text` needs to fit into `width` px."""
-    font = _font(size_px)
-    return font if font.getlength(text) <= width else _font(size_px * width / font.getlength(text))
+    font = _font(size_px, text)
+    return font if font.getlength(text) <= width else _font(size_px * width / font.getlength(text), text)
 
 
 def _ink_on(colour: Rgb) -> Rgb:

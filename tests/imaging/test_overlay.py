@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_the_legend_can_be_left_out() -> None:
     assert len(changed)
     assert changed[:, 0].min() > 400
     assert changed[:, 1].max() < 400
+
+
+@pytest.mark.parametrize("name", ["ours brun", "большая панда", "大熊猫", "", "x" * 300])
+def test_any_class_name_can_be_drawn(name: str) -> None:
+    """Letters beyond ASCII, no letters and far too many letters are drawn as well as the machine's fonts can."""
+    segmentation = answer((300, 400), count=1)
+    named = replace(segmentation, instances=(replace(segmentation.instances[0], class_name=name),))
+    assert draw_overlay(grey((300, 400)), named).shape == (300, 400, 3)
 
 
 def test_a_wrong_size_is_an_error() -> None:
