@@ -141,11 +141,6 @@ class TorchServe:
         for setting, port in self.ports.named():
             _check_free(setting, port)
 
-    def check_ports(self) -> None:
-        """Raises ConfigError naming a port that is in use; `start` does it too, for those who want to know early."""
-        for setting, port in self.ports.named():
-            _check_free(setting, port)
-
     def start(self) -> None:
         """Starts it and returns at once; `wait_ready` waits. Raises ConfigError."""
         home = self._check()
