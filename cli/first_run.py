@@ -85,8 +85,10 @@ def prepare_data(source: Source) -> None:
     if source.photos == DEMO / "photos":
         if (source.dataset / "train.json").is_file():
             return
-        options = [word for pair in DEMO_PHOTOS.items() for word in pair]
-        maskserve("data", "make-pandas", str(source.photos), *options, why="no photos given: draws some pandas")
+        # it is drawn whole or not at all
+        if not source.photos.is_dir():
+            options = [word for pair in DEMO_PHOTOS.items() for word in pair]
+            maskserve("data", "make-pandas", str(source.photos), *options, why="no photos given: draws some pandas")
     maskserve("data", "import-labelme", str(source.photos), "-o", str(source.dataset), why="labels to manifests")
 
 
