@@ -84,7 +84,7 @@ def _wait(server: TorchServe) -> None:
 def _serve(settings: Settings, server: TorchServe, model_store: Path, data: Path | None) -> None:
     from maskserve.gateway.serve import serve
 
-    update = {"address": server.address, "management_address": server.management_address}
+    update: dict[str, object] = {"address": server.address, "management_address": server.management_address}
     if server.key_file:
         update |= {"token_file": server.key_file, "management_token_file": server.key_file}
     torchserve = settings.torchserve.model_copy(update=update)

@@ -23,9 +23,8 @@ from maskserve.protos.types import (
 )
 
 _MASK_FORMATS: dict[MaskFormat, pb.MaskFormat] = {"rle": pb.MASK_FORMAT_RLE, "none": pb.MASK_FORMAT_NONE}
-_MASK_FORMAT_NAMES: dict[int, MaskFormat] = {pb.MASK_FORMAT_UNSPECIFIED: "rle"} | {
-    number: name for name, number in _MASK_FORMATS.items()
-}
+_MASK_FORMAT_NAMES: dict[int, MaskFormat] = {number: name for name, number in _MASK_FORMATS.items()}
+_MASK_FORMAT_NAMES[pb.MASK_FORMAT_UNSPECIFIED] = "rle"
 _MAX_INSTANCES = 1000
 
 
@@ -74,9 +73,7 @@ def encode_reply(outcome: Segmentation | RequestError, request_id: str = "") -> 
     """A serialised SegmentReply for one image."""
     reply = pb.SegmentReply(request_id=request_id)
     if isinstance(outcome, RequestError):
-        reply.error.CopyFrom(
-            pb.Error(code=pb.ErrorCode.Value(outcome.code.name), message=outcome.message, field=outcome.field)
-        )
+        reply.error.CopyFrom(pb.Error(code=outcome.code.name, message=outcome.message, field=outcome.field))
     else:
         reply.segmentation.CopyFrom(_segmentation_to_message(outcome))
     return reply.SerializeToString()

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HOSTS = re.compile(r"files\.pythonhosted|pypi\.org|pypi\.python|registry\.npmjs|deb\.debian\.org|download\.pytorch", re.I)
+HOSTS = re.compile(
+    r"files\.pythonhosted|pypi\.org|pypi\.python|registry\.npmjs|deb\.debian\.org|download\.pytorch", re.I
+)
 
 
 def tracked_files() -> list[Path]:

@@ -23,7 +23,8 @@ EDITS = (
     Edit("model_zoo/model_zoo.py", r"import pkg_resources\n", "from importlib.resources import files\n", 1),
     Edit(
         "model_zoo/model_zoo.py",
-        r"pkg_resources\.resource_filename\(\s*\"detectron2\.model_zoo\", os\.path\.join\(\"configs\", config_path\)\s*\)",
+        r"pkg_resources\.resource_filename\(\s*\"detectron2\.model_zoo\", "
+        r"os\.path\.join\(\"configs\", config_path\)\s*\)",
         'str(files("detectron2.model_zoo") / "configs" / config_path)',
         1,
     ),
