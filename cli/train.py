@@ -29,7 +29,7 @@ PLAIN_PERIOD = 20
 @click.option(
     "--output", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where run folders go."
 )
-@click.option("--resume", is_flag=True, help="Continue an interrupted training.")
+@click.option("--resume", is_flag=True, help="Continue interrupted trainings; skip complete ones.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Same seed, same training.")
 def train(
     backbone: str,

@@ -14,11 +14,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -29,6 +28,7 @@ from maskserve.protos.errors import ConfigError
 from maskserve.training.curves import draw_curves, read_log
 from maskserve.training.datasets.manifest import Dataset, Manifest, dataset_dicts, load_dataset
 from maskserve.training.evaluate import Evaluation, evaluate
+from maskserve.training.evaluation_run import write_results
 from maskserve.training.hooks import Checkpoint, Progress, Quiet, State
 from maskserve.training.loader import Record
 from maskserve.training.presets import ARMS, resolve_cfg
@@ -98,6 +98,9 @@ def train(job: Job, progress: Progress | None = None, on_bytes: Callable[[int, i
         raise ConfigError(f"unknown backbone {job.backbone!r}; choose {' or '.join(ARMS)}")
     dataset = load_dataset(job.data)
     run = working_folder(job.output, ARMS[job.backbone].model)
+    if job.resume and not run.last.is_file():
+        progress.note(f"{job.backbone}: nothing to resume in {job.output}; starts anew")
+        job = replace(job, resume=False)
     cfg, model = _reopen(job, run, dataset) if job.resume else _prepare(job, run, dataset, progress, on_bytes)
     with _log_to(run.path / "train.log"):
         train_s = _run_steps(cfg, model, run, _split(dataset), dataset.train.class_names, job, progress)
@@ -151,14 +154,14 @@ def _prepare(
 
 def _reopen(job: Job, run: RunFolder, dataset: Dataset) -> tuple[CfgNode, torch.nn.Module]:
     """The model and config of an interrupted training."""
-    command = f"maskserve train {job.backbone} --data {job.data}"
-    if not run.last.is_file():
-        raise ConfigError(f"nothing to resume for {job.backbone} in {job.output}; start with `{command}`")
     if job.overrides:
         raise ConfigError("a resumed training keeps its config; leave the KEY VALUE pairs away, or start anew")
     setup = run.read_json(SETUP)
     if setup["data_hash"] != dataset.train.data_hash:
-        raise ConfigError(f"the interrupted training used other data ({setup['data']}); start anew with `{command}`")
+        raise ConfigError(
+            f"the interrupted training of {job.backbone} used other data ({setup['data']}); name that with --data, or "
+            "start anew without --resume"
+        )
     cfg = run.load_cfg()
     cfg.freeze()
     seed_all_rng(cfg.SEED)
@@ -213,9 +216,7 @@ def _finish(cfg: CfgNode, run: RunFolder, dataset: Dataset, train_s: float, prog
         split, manifest = "train", dataset.train
         progress.note("no test.json and no val.json: AP is measured on the training photos and says little")
     evaluation = evaluate(predictor, manifest, split=split)
-    run.write_json("evaluation.json", evaluation.to_json())
-    sheet = sample_sheet(predictor, dataset_dicts(manifest))
-    run.write("samples.png", lambda path: path.write_bytes(cv2.imencode(".png", sheet[:, :, ::-1])[1].tobytes()))
+    write_results(run, evaluation, sample_sheet(predictor, dataset_dicts(manifest)))
     rows = read_log(run.log)
     run.write_json("metrics.json", rows)
     setup = run.read_json(SETUP)

@@ -1,0 +1,76 @@
+"""AP: perfect predictions score 100, none score 0, and a class without instances has no AP."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskserve.modeling.predictor import Prediction, StageTimes
+from maskserve.protos.errors import DataError
+from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
+from maskserve.training.evaluate import evaluate
+from maskserve.training.evaluation_run import find_split
+from maskserve.training.loader import read_photo
+
+
+class Labels:
+    """A predictor that answers with solid boxes around the labels, in the order of the photos."""
+
+    def __init__(self, manifest, keep: bool = True) -> None:
+        self.records = iter(dataset_dicts(manifest))
+        self.keep = keep
+
+    def __call__(self, images):
+        record = next(self.records)
+        labels = record["annotations"] if self.keep else []
+        boxes = np.array([a["bbox"] for a in labels], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        count = len(boxes)
+        found = Prediction(
+            size=images[0].shape[:2],
+            boxes_xyxy=boxes,
+            scores=np.linspace(0.9, 0.8, count, dtype=np.float32),
+            class_ids=np.array([a["category_id"] for a in labels], np.int64),
+            mask_probs=np.ones((count, 28, 28), np.float32),
+        )
+        return [found], StageTimes(0.0, 1.0)
+
+
+def test_perfect_boxes_have_an_ap_of_100(pandas: Path):
+    manifest = load_dataset(pandas).train
+    found = evaluate(Labels(manifest), manifest, split="train")
+    assert found.box.ap == found.box.ap50 == 100
+    assert 0 < (found.mask.ap or 0) < 100  # solid boxes are no pandas
+    assert found.image_count == 6
+    assert found.instance_count == sum(manifest.instances.values())
+    assert json.loads(json.dumps(found.to_json()))["box"]["ap75"] == 100
+
+
+def test_finding_nothing_has_an_ap_of_0(pandas: Path):
+    manifest = load_dataset(pandas).train
+    found = evaluate(Labels(manifest, keep=False), manifest, split="train")
+    assert (found.box.ap, found.mask.ap50) == (0, 0)
+
+
+def test_a_class_without_instances_has_no_ap(pandas: Path, tmp_path: Path):
+    content = json.loads((pandas / "train.json").read_text())
+    content["categories"].append({"id": 99, "name": "koala"})
+    for image in content["images"]:
+        image["file_name"] = str((pandas / image["file_name"]).resolve())
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    manifest = load_dataset(tmp_path).train
+    found = evaluate(Labels(manifest), manifest, split="train")
+    assert found.mask.per_class["koala"] is None
+    assert found.box.ap == 100
+
+
+def test_a_split_that_is_not_there_is_named(pandas: Path):
+    with pytest.raises(DataError, match=r"val\.json"):
+        find_split(pandas, "val")
+
+
+def test_a_photo_of_another_size_than_its_labels_is_named(pandas: Path):
+    record = {**dataset_dicts(load_dataset(pandas).train)[0], "height": 7}
+    with pytest.raises(DataError, match=r"labels are for \(7"):
+        read_photo(record)

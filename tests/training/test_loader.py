@@ -1,0 +1,83 @@
+"""Batches: the same from the same seed, labels that follow the pixels, masks in any COCO form."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from maskserve.protos.errors import DataError
+from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
+from maskserve.training.loader import Mapper, train_loader
+from maskserve.training.presets import ARMS, resolve_cfg
+
+
+def config(*overrides: str):
+    pairs = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "SOLVER.IMS_PER_BATCH", "2", *overrides)
+    return resolve_cfg(ARMS["mobilenetv2"], preset="quick", recipe="none", class_count=2, seed=3, overrides=pairs)
+
+
+@pytest.fixture
+def records(pandas: Path):
+    return dataset_dicts(load_dataset(pandas).train)
+
+
+def as_rle(records):
+    """The same labels as RLE."""
+    for record in records:
+        size = record["height"], record["width"]
+        for annotation in record["annotations"]:
+            annotation["segmentation"] = coco_mask.merge(coco_mask.frPyObjects(annotation["segmentation"], *size))
+    return records
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools on numpy 2.4
+@pytest.mark.parametrize("cached", ["True", "False"])
+@pytest.mark.parametrize("form", ["polygons", "rle"])
+def test_boxes_and_masks_follow_the_resized_photo(records, cached: str, form: str):
+    cfg = config("INPUT.CACHE_IMAGES", cached)
+    records = as_rle(records) if form == "rle" else records
+    for batch in islice(train_loader(cfg, records), 4):
+        for sample in batch:
+            height, width = sample["image"].shape[1:]
+            assert min(height, width) == 64
+            assert sample["image"].dtype.itemsize == 1
+            instances = sample["instances"]
+            boxes = instances.gt_masks.get_bounding_boxes().tensor
+            assert len(instances) > 0
+            assert (boxes - instances.gt_boxes.tensor).abs().max() < 3
+
+
+def test_the_same_seed_gives_the_same_batches(records):
+    streams = []
+    for _ in range(2):
+        np.random.seed(0)
+        streams.append([sample["image"] for batch in islice(train_loader(config(), records), 3) for sample in batch])
+    assert all((one == other).all() for one, other in zip(*streams, strict=True))
+
+
+def test_crowds_are_not_trained_on(records):
+    records[0]["annotations"][0]["iscrowd"] = 1
+    sample = Mapper(config(), records)(records[0])
+    assert len(sample["instances"]) == len(records[0]["annotations"]) - 1
+
+
+def test_bgr_models_get_their_channels_swapped(records):
+    rgb, bgr = (Mapper(config("INPUT.FORMAT", order), records) for order in ("RGB", "BGR"))
+    for mapper in (rgb, bgr):
+        mapper.augmentations = []
+    assert (rgb(records[0])["image"].flip(0) == bgr(records[0])["image"]).all()
+
+
+def test_photos_without_any_label_are_said(records):
+    for record in records:
+        record["annotations"] = []
+    with pytest.raises(DataError, match="data check"):
+        train_loader(config(), records)
+
+
+def test_a_missing_photo_is_named(records):
+    records[0]["file_name"] = "/nowhere/panda.jpg"
+    with pytest.raises(DataError, match=r"/nowhere/panda\.jpg"):
+        Mapper(config(), records)(records[0])
