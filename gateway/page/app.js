@@ -63,8 +63,8 @@ function show(answer) {
   $("problem").hidden = true;
   $("empty").hidden = true;
   $("pictures").replaceChildren(
-    figure(state.url, "Original", `${width} × ${height} px`),
-    ...both.map((each) => figure(state.url, `${each.arm}: ${each.model.name}`, `${each.instances.length} found`, each)));
+    figure(state.url, "Original", `${width} × ${height} px`, both[0].size),
+    ...both.map((each) => figure(state.url, `${each.arm}: ${each.model.name}`, `${each.instances.length} found`, each.size, each)));
   $("pictures").classList.toggle("three", both.length === 2);
   $("facts").classList.toggle("two", both.length === 2);
   $("facts").replaceChildren(...both.map(facts), ...(answer.left ? [differences(answer)] : []), extras());

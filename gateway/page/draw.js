@@ -3,6 +3,9 @@
 // The colours of imaging/overlay.py, so that the page and the pictures agree; a test compares them.
 export const COLOURS = ["#009ee6", "#ff8c00", "#00be8c", "#e15aaa", "#f0d732", "#786eeb", "#e14628", "#96cd3c"];
 
+const SMALLEST_PX = 280;
+const TALLEST_VH = 70;
+
 const REASONS = {
   weighted: "chosen by weight",
   sticky: "always this one for you",
@@ -43,10 +46,13 @@ function outline(polygons) {
   return polygons.map((flat) => `M${points(flat).join("L")}Z`).join("");
 }
 
-/** A figure with the photo; with an answer, its masks and labels are laid over it. */
-export function figure(url, title, subtitle, answer = null) {
+/** A figure with the photo of that size; with an answer, its masks and labels are laid over it. */
+export function figure(url, title, subtitle, [height, width], answer = null) {
   const photo = element("img", { src: url, alt: answer ? describe(answer) : "The photo as it was sent" });
   const frame = element("div", { class: "frame" }, photo);
+  // exactly the photo's shape, whatever limits its size, so that masks lie where they belong
+  frame.style.aspectRatio = `${width} / ${height}`;
+  frame.style.width = `min(100%, ${Math.max(width, SMALLEST_PX)}px, ${(TALLEST_VH * width) / height}vh)`;
   if (answer) frame.append(masks(answer), ...answer.instances.map((one, index) => label(one, index, answer.size)));
   return element(
     "figure", { class: "card picture" },
@@ -114,7 +120,7 @@ function coverage(answer) {
 function timings(answer) {
   const inWorker = STAGES.map(([key, name]) => [name, answer.timings[key]]);
   const known = inWorker.reduce((sum, [, value]) => sum + value, 0);
-  const stages = [...inWorker, ["queue, wire", Math.max(0, answer.call_ms - known)]];
+  const stages = [...inWorker, ["waiting", Math.max(0, answer.call_ms - known)]];
   const total = stages.reduce((sum, [, value]) => sum + value, 0) || 1;
   const parts = stages.map(([, value], index) => {
     const part = element("i", { class: `stage-${index}` });

@@ -152,7 +152,9 @@ def test_a_chosen_photo_shows_overlay_coverage_timings_and_which_arm_answered(pa
 
 
 @pytest.mark.browser
-def test_the_masks_lie_where_the_photo_shows_them(page, file):
+@pytest.mark.parametrize("size", [(240, 320), (1600, 1200), (900, 1600), (40, 60), (1600, 400)])
+def test_the_masks_lie_where_the_photo_shows_them(page, file, size):
+    file.write_bytes(make_photo(size))
     page.choose(file)
     page.wait(".masks", 1)
     page.wait_until_idle()
@@ -163,6 +165,11 @@ def test_the_masks_lie_where_the_photo_shows_them(page, file):
               (mask.top + mask.height / 2 - photo.top) / photo.height];
     """)
     assert boxes == pytest.approx([0.35, 0.35], abs=0.02)
+    shape = page.driver.execute_script("""
+      const photo = document.querySelector(".picture:nth-child(2) img").getBoundingClientRect();
+      return photo.width / photo.height;
+    """)
+    assert shape == pytest.approx(size[1] / size[0], rel=0.02)
 
 
 @pytest.mark.browser
