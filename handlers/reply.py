@@ -17,7 +17,7 @@ from maskserve.protos.codec import encode_reply, error_to_json, segmentation_to_
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, Segmentation
 
-_HTTP_STATUS = {
+HTTP_STATUS = {
     ErrorCode.IMAGE_MISSING: 400,
     ErrorCode.IMAGE_UNSUPPORTED: 415,
     ErrorCode.IMAGE_UNREADABLE: 422,
@@ -46,7 +46,7 @@ def announce(answer: Answer, context: Any, index: int) -> None:
     if answer.envelope.as_json:
         context.set_response_content_type(index, "application/json")
         if isinstance(outcome, RequestError):
-            context.set_response_status(_HTTP_STATUS[outcome.code], str(outcome.code), index)
+            context.set_response_status(HTTP_STATUS[outcome.code], str(outcome.code), index)
 
 
 def encode(outcome: Segmentation | RequestError, envelope: Envelope) -> bytes:

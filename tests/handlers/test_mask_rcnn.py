@@ -194,3 +194,18 @@ def test_packing_leaves_a_good_answer_alone(loaded: Any, photo: bytes) -> None:
     outcome, _ = decode_reply(data)
     assert isinstance(outcome, Segmentation)
     assert len(outcome.instances) == len(answer.outcome.instances)  # type: ignore[union-attr]
+
+
+def test_the_documentation_lists_every_error_code_with_its_status_and_every_metric(repo_root: Path) -> None:
+    """docs/serving.md says what the handler does."""
+    import yaml
+
+    from maskserve.handlers.reply import HTTP_STATUS
+
+    text = (repo_root / "docs" / "serving.md").read_text()
+    assert set(HTTP_STATUS) == set(ErrorCode)
+    for code, status in HTTP_STATUS.items():
+        assert f"| `{code}` | {status} |" in text
+    declared = yaml.safe_load((repo_root / "handlers" / "metrics.yaml").read_text())["model_metrics"]
+    for name in (one["name"] for kind in declared.values() for one in kind if one["name"].startswith("maskserve_")):
+        assert f"| `{name}` |" in text
