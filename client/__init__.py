@@ -12,8 +12,9 @@ poison.py    photos that stop workers
 errors.py    what TorchServe's codes and texts really mean
 """
 
-from maskserve.client.client import Client, ModelStatus
+from maskserve.client.client import Client
 from maskserve.client.errors import ServerError
+from maskserve.client.messages import ModelStatus
 from maskserve.protos.errors import ConfigError, MaskserveError, RequestError
 from maskserve.protos.types import (
     Coverage,

@@ -6,11 +6,9 @@ has no side effects. A photo that was in two dying workers is not sent a third t
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,36 +18,24 @@ from google.protobuf.empty_pb2 import Empty
 
 from maskserve.client.channel import open_channel, split_address
 from maskserve.client.errors import (
-    ContractDrifted,
     DeadlineExceeded,
     OutOfMemory,
-    RequestTooLarge,
     ServerError,
     Unauthorized,
     Unavailable,
     WorkerDied,
     classify,
 )
+from maskserve.client.messages import ModelStatus, prediction_request, read_reply, read_status
 from maskserve.client.poison import Poison
 from maskserve.client.token import Token
-from maskserve.protos import codec, inference_pb2, inference_pb2_grpc, management_pb2, management_pb2_grpc, wire
-from maskserve.protos.errors import RequestError
-from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
+from maskserve.protos import inference_pb2_grpc, management_pb2, management_pb2_grpc
+from maskserve.protos.types import Segmentation, SegmentOptions
 
 MANAGEMENT_PORT = 7071
 _RECONNECT_S = 1.0
 """How long a retry waits for a server that is just coming back."""
 _STATUS_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """The default version of a model and its workers."""
-
-    name: str
-    version: str
-    workers_ready: int
-    workers_total: int
 
 
 class Client:
@@ -125,18 +111,10 @@ class Client:
         Raises RequestError when this photo or these options cannot be answered, ServerError (see client/errors.py)
         when the server did not answer.
         """
-        request = _request(image, model, version, options, request_id)
+        request = prediction_request(image, model, version, options, request_id)
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         reply = self._attempt_twice(image, request, deadline)
-        try:
-            outcome, answered_id = codec.decode_reply(reply)
-        except ValueError as error:
-            raise ContractDrifted(f"the worker's answer cannot be read: {error}") from error
-        if answered_id != request_id:
-            raise ContractDrifted(f"the answer is for request {answered_id!r}, not for {request_id!r}")
-        if isinstance(outcome, RequestError):
-            raise outcome
-        return outcome
+        return read_reply(reply, request_id)
 
     def model_status(self, model: str) -> ModelStatus:
         """The model's default version and its workers. Raises ServerError."""
@@ -148,7 +126,7 @@ class Client:
             if not self._management_token.renew():
                 raise
             answer = _call(self._management.DescribeModel, request, self._management_token, deadline)
-        return _status(model, answer.msg)
+        return read_status(model, answer.msg)
 
     def is_ready(self, models: Iterable[str]) -> bool:
         """Whether each of the models has a worker that is READY; False too when the server cannot be asked."""
@@ -204,23 +182,6 @@ class Client:
         return True
 
 
-def _request(image: bytes, model: str, version: str, options: SegmentOptions, request_id: str) -> Any:
-    if not image:
-        raise RequestError(ErrorCode.IMAGE_MISSING, "The image has no bytes; send a JPEG, PNG or WebP file.")
-    if len(image) > wire.MAX_IMAGE_BYTES:
-        text = (
-            f"The image has {len(image) / 2**20:.1f} MiB; at most {wire.MAX_IMAGE_BYTES / 2**20:.1f} MiB are accepted."
-        )
-        raise RequestError(ErrorCode.IMAGE_TOO_LARGE, text)
-    inputs = {wire.KEY_IMAGE: image, wire.KEY_OPTIONS: codec.encode_options(options)}
-    if request_id:
-        inputs[wire.KEY_REQUEST_ID] = request_id.encode()
-    request = inference_pb2.PredictionsRequest(model_name=model, model_version=version, input=inputs)
-    if request.ByteSize() > wire.MAX_MESSAGE_BYTES:
-        raise RequestTooLarge(f"the request has {request.ByteSize()} bytes, the server takes {wire.MAX_MESSAGE_BYTES}")
-    return request
-
-
 def _call(method: Callable[..., Any], request: Any, token: Token, deadline: float) -> Any:
     remaining_s = deadline - time.monotonic()
     if remaining_s <= 0:
@@ -231,13 +192,3 @@ def _call(method: Callable[..., Any], request: Any, token: Token, deadline: floa
         raise classify(error.code(), error.details()) from error
     except ValueError as error:  # grpc's way to say that the channel was closed
         raise Unavailable("the client is closed") from error
-
-
-def _status(model: str, text: str) -> ModelStatus:
-    """The first version in DescribeModel's JSON list."""
-    try:
-        version = json.loads(text)[0]
-        workers = [worker["status"] for worker in version["workers"]]
-        return ModelStatus(model, str(version["modelVersion"]), workers.count("READY"), len(workers))
-    except (ValueError, LookupError, TypeError) as error:
-        raise ContractDrifted(f"DescribeModel's answer cannot be read: {text[:120]!r}") from error

@@ -4,6 +4,7 @@
     jpeg.py     bytes ─▶ number of scans: some JPEGs are made to be slow
     decode.py   bytes ─▶ RGB pixels, upright
     masks.py    mask probabilities ─▶ COCO RLE ◀─▶ pixels, polygons; coverage
+    fonts.py    letters for pictures
     overlay.py  pixels + answer ─▶ a picture for people
 
 Every coordinate, size and mask is of the image after its EXIF orientation was applied. Imports no torch.

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache
 from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from maskserve.imaging.fonts import fitting_font, font
 from maskserve.imaging.masks import decode_rle, rle_bounds
 from maskserve.protos.types import Instance, Segmentation
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Rgb = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -35,15 +33,6 @@ COLOURS: tuple[Rgb, ...] = (
     (150, 205, 60),
 )
 """Told apart with any colour vision: the order of Okabe and Ito (2008), brightened for photos."""
-_WORLD_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "PingFang.ttc",
-    "msyh.ttc",
-    "Arial Unicode.ttf",
-    "DejaVuSans.ttf",
-    "Arial.ttf",
-)
-"""System fonts for class names beyond ASCII; those with the most letters first."""
 _FILL = 0.42
 _INK: Rgb = (24, 26, 30)
 _PAPER: Rgb = (250, 250, 248)
@@ -98,8 +87,8 @@ def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
     for (title, subtitle, _), picture in zip(panels, pictures, strict=True):
         canvas.paste(Image.fromarray(picture), (left, bar))
         for text, size, top, ink in ((title, 20, 8, _INK), (subtitle, 15, 34, (95, 99, 106))):
-            font = _fitting(text, size * scale, picture.shape[1])
-            draw.text((left, top * scale), text, font=font, fill=ink)
+            letters = fitting_font(text, size * scale, picture.shape[1])
+            draw.text((left, top * scale), text, font=letters, fill=ink)
         left += picture.shape[1] + gap
     return np.array(canvas)
 
@@ -144,8 +133,8 @@ def _draw_label(draw: ImageDraw.ImageDraw, instance: Instance, size: tuple[int, 
                 taken: Sequence[Box]) -> Box:  # fmt: skip
     """Draws the chip at a free place near the box's top left corner and returns where it is."""
     text = f"{instance.class_name} {instance.score:.0%}"
-    font = _fitting(text, 15 * scale, size[0] - 12 * scale)
-    width, height = draw.textlength(text, font=font) + 12 * scale, 21 * scale
+    letters = fitting_font(text, 15 * scale, size[0] - 12 * scale)
+    width, height = draw.textlength(text, font=letters) + 12 * scale, 21 * scale
     x_min, y_min, _, y_max = instance.box_xyxy
     left = min(max(0.0, x_min), max(0.0, size[0] - width))
     lowest = max(0.0, size[1] - height)
@@ -155,7 +144,7 @@ def _draw_label(draw: ImageDraw.ImageDraw, instance: Instance, size: tuple[int, 
     colour = class_colour(instance.class_id)
     draw.rounded_rectangle(chip, radius=5 * scale, fill=colour)
     middle = (chip[0] + 6 * scale, (chip[1] + chip[3]) / 2)
-    draw.text(middle, text, font=font, fill=_ink_on(colour), anchor="lm")
+    draw.text(middle, text, font=letters, fill=_ink_on(colour), anchor="lm")
     return chip
 
 
@@ -164,10 +153,10 @@ def _draw_legend(
 ) -> Box | None:
     """Draws the panel at the bottom left, if the image has room for it; returns where it is."""
     rows, size = _legend_rows(segmentation), canvas.size
-    font = _font(15 * scale, "".join(name for _, name, _ in rows))
+    letters = font(15 * scale, "".join(name for _, name, _ in rows))
     line, margin, swatch = 22 * scale, 10 * scale, 13 * scale
-    names = max(draw.textlength(name, font=font) for _, name, _ in rows) + swatch + 3 * margin
-    width = names + max(draw.textlength(share, font=font) for _, _, share in rows) + margin
+    names = max(draw.textlength(name, font=letters) for _, name, _ in rows) + swatch + 3 * margin
+    width = names + max(draw.textlength(share, font=letters) for _, _, share in rows) + margin
     height = line * len(rows) + margin
     if width + 2 * margin > size[0] or height + 2 * margin > size[1]:
         return None
@@ -181,8 +170,8 @@ def _draw_legend(
         if colour:
             square = (left, middle - swatch / 2, left + swatch, middle + swatch / 2)
             draw.rounded_rectangle(square, radius=3 * scale, fill=colour)
-        draw.text((left + swatch + margin * 0.8, middle), name, font=font, fill=_PAPER, anchor="lm")
-        draw.text((panel[2] - margin, middle), share, font=font, fill=_PAPER, anchor="rm")
+        draw.text((left + swatch + margin * 0.8, middle), name, font=letters, fill=_PAPER, anchor="lm")
+        draw.text((panel[2] - margin, middle), share, font=letters, fill=_PAPER, anchor="rm")
     return panel
 
 
@@ -197,28 +186,6 @@ def _legend_rows(segmentation: Segmentation) -> list[tuple[Rgb | None, str, str]
         for (class_id, name), count in sorted(counts.items())
     ]
     return rows if len(rows) == 1 else [*rows, (None, "total", f"{cover.total:.1%}")]
-
-
-def _font(size_px: float, text: str) -> Font:
-    """Pillow's own font, so that no system font is needed; for letters that it lacks, a system font if there is one."""
-    size_px = max(8, round(size_px))  # whole sizes keep the letters apart
-    if not text.replace("·", "").isascii() and (path := _world_font()):
-        return ImageFont.truetype(path, size_px)
-    return ImageFont.load_default(size_px)
-
-
-@cache
-def _world_font() -> str | None:
-    for name in _WORLD_FONTS:
-        with suppress(OSError):
-            return str(ImageFont.truetype(name).path)
-    return None
-
-
-def _fitting(text: str, size_px: float, width: float) -> Font:
-    """The font in that size, or as much smaller as `text` needs to fit into `width` px."""
-    font = _font(size_px, text)
-    return font if font.getlength(text) <= width else _font(size_px * width / font.getlength(text), text)
 
 
 def _ink_on(colour: Rgb) -> Rgb:

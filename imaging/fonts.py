@@ -1,0 +1,36 @@
+"""Letters for pictures: Pillow's own font, so that no system font is needed; others only for letters that it lacks."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+
+from PIL import ImageFont
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_WORLD_FONTS = ("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")
+"""System fonts for class names beyond ASCII; those with the most letters first."""
+
+
+def font(size_px: float, text: str) -> Font:
+    """The font of about that size which has the letters of `text`, as far as this machine has one."""
+    size_px = max(8, round(size_px))  # whole sizes keep the letters apart
+    if not text.replace("·", "").isascii() and (path := _world_font()):
+        return ImageFont.truetype(path, size_px)
+    return ImageFont.load_default(size_px)
+
+
+def fitting_font(text: str, size_px: float, width: float) -> Font:
+    """The font in that size, or as much smaller as `text` needs to fit into `width` px."""
+    wanted = font(size_px, text)
+    length = wanted.getlength(text)
+    return wanted if length <= width else font(size_px * width / length, text)
+
+
+@cache
+def _world_font() -> str | None:
+    for name in _WORLD_FONTS:
+        with suppress(OSError):
+            return str(ImageFont.truetype(name).path)
+    return None
