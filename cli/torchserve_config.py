@@ -3,7 +3,7 @@
     text ──read_properties──▶ {name: value} ──Ports.of──▶ where the server listens
       └───with_properties(changes)──▶ text for one run
 
-Pure but for `Ports.free`, which asks the system.
+Pure but for `Ports.free` and `Ports.check_free`, which ask the system.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from urllib.parse import urlsplit
+
+from maskserve.protos.errors import ConfigError
 
 _ADDRESSES = ("inference_address", "management_address", "metrics_address")
 
@@ -84,3 +86,17 @@ class Ports:
         """(the setting that holds it, port)."""
         settings = ("grpc_inference_port", "grpc_management_port", *_ADDRESSES)
         return list(zip(settings, astuple(self), strict=True))
+
+    def check_free(self) -> None:
+        """Raises ConfigError naming the first port that somebody else listens on."""
+        for setting, port in self.named():
+            with socket.socket() as probe:
+                # as Java does: a port in TIME_WAIT is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    raise ConfigError(
+                        f"port {port} ({setting} in config.properties) is in use; stop what listens there "
+                        f"(`ss -ltnp 'sport = :{port}'` shows it) or choose another port"
+                    ) from None

@@ -15,7 +15,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -138,8 +137,7 @@ class TorchServe:
 
     def check_ports(self) -> None:
         """Raises ConfigError naming the first port that somebody else listens on."""
-        for setting, port in self.ports.named():
-            _check_free(setting, port)
+        self.ports.check_free()
 
     def start(self) -> None:
         """Starts it and returns at once; `wait_ready` waits. Raises ConfigError."""
@@ -267,19 +265,6 @@ def _all_ready(client: Client, model: str) -> bool:
 def _private_folder() -> Path:
     root = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="maskserve-", dir=root if len(root) <= _LONGEST_TEMP else "/tmp"))
-
-
-def _check_free(setting: str, port: int) -> None:
-    with socket.socket() as probe:
-        # as Java does: a port in TIME_WAIT is free
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise ConfigError(
-                f"port {port} ({setting} in config.properties) is in use; stop what listens there "
-                f"(`ss -ltnp 'sport = :{port}'` shows it) or choose another port"
-            ) from None
 
 
 def _kill_group(group: int, wait_s: float = 5.0) -> None:

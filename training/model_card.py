@@ -18,7 +18,7 @@ def model_card(
 
     Args:
         name, version: TorchServe's.
-        archive_digest: sha256 (hex) of model.pth, config.yaml and classes.json.
+        archive_digest: sha256 (hex) of classes.json, config.yaml and model.pth.
         facts: run.json of the run folder, kept whole under `training`.
         class_names: by class id.
         evaluation: evaluation.json of the run folder, kept whole; {} when the run was not evaluated.
@@ -45,7 +45,7 @@ def model_card_text(card: Mapping[str, Any]) -> str:
         f"{card['architecture']}, backbone {card['backbone']}, {card['precision']}.",
         "",
         f"- Classes: {', '.join(card['class_names'])}",
-        f"- Digest (sha256 of model.pth, config.yaml, classes.json): `{card['archive_digest']}`",
+        f"- Digest (sha256 of classes.json, config.yaml, model.pth): `{card['archive_digest']}`",
         "",
         "## Training",
         "",

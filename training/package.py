@@ -15,15 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,15 +27,12 @@ import yaml
 from maskserve.modeling.config import load_cfg
 from maskserve.modeling.predictor import load_state_dict
 from maskserve.protos.errors import ConfigError
+from maskserve.training.archive import add_source, archive, without_times
 from maskserve.training.model_card import model_card, model_card_text
 
-_PACKAGES = ("handlers", "modeling", "imaging", "protos")
-_ENTRY = "mask_rcnn.py"
-_MODEL_FILES = ("model.pth", "config.yaml", "classes.json")
+# in the order in which `unzip -p` gives them
+_MODEL_FILES = ("classes.json", "config.yaml", "model.pth")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
-# of every entry and of the manifest, so that the bytes do not depend on the day
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-_CREATED_ON = "01/01/1980 00:00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +71,7 @@ class Package:
     model: str
     version: str
     archive_digest: str
-    """sha256 (hex) over model.pth, config.yaml and classes.json, one after the other."""
+    """sha256 (hex) over classes.json, config.yaml and model.pth, one after the other."""
     size_bytes: int
 
 
@@ -124,8 +116,8 @@ def package_run(
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=store) as folder:
         work = Path(folder)
         digest = _stage(content, work / "stage", name, version, settings)
-        made = _archive(work, name, version)
-        _without_times(made, work / "final.mar")
+        made = archive(work, name, version)
+        without_times(made, work / "final.mar")
         target = store / f"{name}.mar"
         (work / "final.mar").replace(target)
     return Package(target, name, version, digest, target.stat().st_size)
@@ -179,7 +171,7 @@ def _stage(content: Run, folder: Path, name: str, version: str, settings: Servin
     card = model_card(name, version, digest, content.facts, content.class_names, content.evaluation)
     (folder / "model_card.json").write_text(json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
     (folder / "MODEL_CARD.md").write_text(model_card_text(card))
-    _stage_source(folder)
+    add_source(folder)
     return digest
 
 
@@ -190,51 +182,3 @@ def _digest(files: list[Path]) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _stage_source(folder: Path) -> None:
-    """The entry, and beside it under source/ a maskserve/ of the packages that it runs on."""
-    for package in _PACKAGES:
-        spec = find_spec(f"maskserve.{package}")
-        if spec is None or not spec.submodule_search_locations:
-            raise ConfigError(f"maskserve.{package} is not installed; `make setup` installs it")
-        root = Path(next(iter(spec.submodule_search_locations)))
-        for file in root.rglob("*.py"):
-            target = folder / "source" / "maskserve" / package / file.relative_to(root)
-            if package == "handlers" and file.name == _ENTRY:
-                target = folder / _ENTRY
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-
-
-def _archive(work: Path, name: str, version: str) -> Path:
-    """TorchServe's archiver in a private temp folder: it deletes <tmp>/<model name> first."""
-    stage, scratch = work / "stage", work / "scratch"
-    scratch.mkdir()
-    command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", version]
-    command += ["--handler", _ENTRY, "--serialized-file", "model.pth", "--config-file", "model-config.yaml"]
-    # relative names: the archiver splits at commas and expands * ? [ ]
-    command += ["--extra-files", "config.yaml,classes.json,model_card.json,MODEL_CARD.md,source"]
-    command += ["--archive-format", "zip-store", "--export-path", str(work.resolve())]
-    result = subprocess.run(
-        command, cwd=stage, env=os.environ | {"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False
-    )
-    if result.returncode or not (work / f"{name}.mar").is_file():
-        last = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ConfigError(f"torch-model-archiver failed: {last}")
-    return work / f"{name}.mar"
-
-
-def _without_times(source: Path, target: Path) -> None:
-    """The same zip, entries sorted, stored, and free of times."""
-    with zipfile.ZipFile(source) as made, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as final:
-        for name in sorted(made.namelist()):
-            entry = zipfile.ZipInfo(name, _ZIP_TIME)
-            entry.external_attr = 0o644 << 16
-            if name == "MAR-INF/MANIFEST.json":
-                manifest = json.loads(made.read(name)) | {"createdOn": _CREATED_ON}
-                final.writestr(entry, json.dumps(manifest, indent=2))
-                continue
-            entry.file_size = made.getinfo(name).file_size
-            with made.open(name) as read, final.open(entry, "w") as write:
-                shutil.copyfileobj(read, write, 1 << 20)

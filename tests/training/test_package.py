@@ -69,9 +69,9 @@ def test_the_archive_holds_the_model_its_code_and_its_card(packaged: Package) ->
 
 
 def test_the_digest_can_be_checked_by_hand(packaged: Package) -> None:
-    """sha256 over model.pth, config.yaml and classes.json, one after the other."""
+    """sha256 over classes.json, config.yaml and model.pth, as `unzip -p` gives them."""
     with zipfile.ZipFile(packaged.path) as archive:
-        joined = b"".join(archive.read(name) for name in ("model.pth", "config.yaml", "classes.json"))
+        joined = b"".join(archive.read(name) for name in ("classes.json", "config.yaml", "model.pth"))
         card = json.loads(archive.read("model_card.json"))
     assert hashlib.sha256(joined).hexdigest() == packaged.archive_digest == card["archive_digest"]
 
