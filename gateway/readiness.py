@@ -16,6 +16,7 @@ from maskserve.gateway.problems import SERVER_TEXTS
 from maskserve.gateway.settings import Settings
 
 MAX_AGE_S = 1.0
+STALE_S = 4.0
 
 
 class Status(Protocol):
@@ -51,23 +52,28 @@ class ArmStatus:
 
 
 class Readiness:
-    """Thread-safe; concurrent callers wait for one answer instead of asking again."""
+    """Thread-safe; concurrent callers share one answer, and do not wait long for a TorchServe that hangs."""
 
     def __init__(self, settings: Settings, client: SaysStatus, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._client = client
         self._clock = clock
-        self._lock = threading.Lock()
-        self._asked_at = -MAX_AGE_S
-        self._statuses: tuple[ArmStatus, ...] = ()
+        self._asking = threading.Lock()
+        self._known_at = -STALE_S
+        self._known: tuple[ArmStatus, ...] = ()
 
     def statuses(self) -> tuple[ArmStatus, ...]:
-        """All arms, in the settings' order, at most `MAX_AGE_S` old."""
-        with self._lock:
-            if self._clock() - self._asked_at >= MAX_AGE_S or not self._statuses:
-                self._statuses = tuple(self._ask(arm) for arm in self._settings.arms)
-                self._asked_at = self._clock()
-            return self._statuses
+        """All arms, in the settings' order, at most `MAX_AGE_S` old, or `STALE_S` while TorchServe is slow to say."""
+        if self._asking.acquire(timeout=MAX_AGE_S):
+            try:
+                if self._clock() - self._known_at >= MAX_AGE_S:
+                    self._known = tuple(self._ask(arm) for arm in self._settings.arms)
+                    self._known_at = self._clock()
+            finally:
+                self._asking.release()
+        if self._clock() - self._known_at >= STALE_S:
+            return tuple(self._silent(arm) for arm in self._settings.arms)
+        return self._known
 
     def missing(self) -> tuple[ArmStatus, ...]:
         """The required arms that are not ready."""
@@ -82,3 +88,7 @@ class Readiness:
             return ArmStatus(arm, wanted.model, wanted.version, 0, 0, why)
         why = "" if status.workers_ready else f"None of its {status.workers_total} workers is ready yet."
         return ArmStatus(arm, wanted.model, status.version, status.workers_ready, status.workers_total, why)
+
+    def _silent(self, arm: str) -> ArmStatus:
+        wanted = self._settings.arms[arm]
+        return ArmStatus(arm, wanted.model, wanted.version, 0, 0, SERVER_TEXTS["timeout"][1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from io import BytesIO
 
@@ -11,6 +12,7 @@ import pytest
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from maskserve.client.client import ModelStatus
 from maskserve.gateway.readiness import Readiness
 from maskserve.protos import wire
 from tests.gateway.conftest import settings_for
@@ -56,23 +58,45 @@ def test_not_ready_when_torchserve_is_gone(http, fake_torchserve):
     assert "cannot be reached" in answer.json["waiting_for"][0]["why"]
 
 
+class Stub:
+    """A client whose TorchServe has the models, and may hang."""
+
+    def __init__(self):
+        self.asked = 0
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+
+    def model_status(self, model):
+        self.asked += 1
+        self.goes_on.wait(10)
+        return ModelStatus(model, "1.0", 1, 1)
+
+
 def test_torchserve_is_asked_at_most_once_a_second(fake_torchserve, monkeypatch):
-    class Client:
-        asked = 0
-
-        def model_status(self, model):
-            self.asked += 1
-            raise RuntimeError if self.asked > 2 else _not_found()
-
-    def _not_found():
-        from maskserve.client.errors import ModelNotFound
-
-        return ModelNotFound("")
-
     monkeypatch.setattr("maskserve.gateway.readiness.MAX_AGE_S", 1.0)
-    clock = iter([0.0, 0.0, 0.5, 0.99]).__next__
-    readiness = Readiness(settings_for(fake_torchserve), Client(), clock)
-    assert [len(readiness.statuses()) for _ in range(3)] == [2, 2, 2]
+    client, now = Stub(), [0.0]
+    readiness = Readiness(settings_for(fake_torchserve), client, lambda: now[0])
+    for seconds, asked in ((0.0, 2), (0.5, 2), (0.99, 2), (1.0, 4)):
+        now[0] = seconds
+        assert readiness.missing() == ()
+        assert client.asked == asked
+
+
+def test_a_torchserve_that_hangs_is_not_ready_and_keeps_nobody_waiting(fake_torchserve, monkeypatch):
+    monkeypatch.setattr("maskserve.gateway.readiness.MAX_AGE_S", 0.1)
+    client, now = Stub(), [0.0]
+    readiness = Readiness(settings_for(fake_torchserve), client, lambda: now[0])
+    assert readiness.missing() == ()
+    client.goes_on.clear()
+    now[0] = 100.0
+    hanging = threading.Thread(target=readiness.statuses)
+    hanging.start()
+    started = time.monotonic()
+    assert [one.arm for one in readiness.missing()] == ["a", "b"]
+    assert time.monotonic() - started < 1
+    client.goes_on.set()
+    hanging.join()
+    assert readiness.missing() == ()
 
 
 def test_models_lists_the_arms_with_weights_and_workers(http):
