@@ -5,6 +5,7 @@ stage/ ─▶ + the entry and the source it runs on ─▶ torch-model-archiver 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -54,6 +55,8 @@ def archive(work: Path, name: str, version: str) -> Path:
         command, cwd=stage, env=os.environ | {"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False
     )
     if result.returncode or not (work / f"{name}.mar").is_file():
+        if os.strerror(errno.ENOSPC) in result.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work.parent))
         last = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise ConfigError(f"torch-model-archiver failed: {last}")
     return work / f"{name}.mar"

@@ -10,9 +10,11 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from maskserve.client import Client, RequestError, SegmentOptions, ServerError
@@ -205,6 +207,26 @@ def test_the_workers_run_the_archives_code(real_torchserve: Any) -> None:
     assert {one["model"] for one in loaded} == set(ARMS)
     models = str(real_torchserve.folder / "models")
     assert all(one["source"].startswith(models) for one in loaded)
+
+
+@pytest.mark.kit
+def test_no_bad_image_of_the_kit_stops_a_worker(real_torchserve: Any, client: Client, kit: Path) -> None:
+    """Each is answered, or refused with a code that blames the image; the worker is the same afterwards."""
+    before = _workers(real_torchserve)
+    files = sorted(path for path in (kit / "bad-images").glob("*/*") if path.name != "LICENSE")
+    assert len(files) > 30
+    refused: dict[str, str] = {}
+    for path in files:
+        try:
+            client.predict(path.read_bytes(), model=wire.MODEL_R50)
+        except RequestError as error:
+            refused[path.name] = str(error.code)
+    assert {code.split("_")[0] for code in refused.values()} == {"image"}, refused
+    assert _workers(real_torchserve) == before
+
+
+def _workers(server: Any) -> set[int]:
+    return {worker.pid for worker in psutil.Process(server.process.pid).children()}
 
 
 @pytest.mark.parametrize(
