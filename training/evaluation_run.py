@@ -37,6 +37,7 @@ def evaluate_run(
     folder = RunFolder(run)
     cfg, class_names = folder.load_cfg(), folder.load_classes()
     manifest = find_split(data, split)
+    split = data.stem if data.is_file() else split
     if manifest.class_names != class_names:
         raise ConfigError(
             f"{run} knows the classes {', '.join(class_names)}, {manifest.path} has {', '.join(manifest.class_names)}; "

@@ -1,6 +1,7 @@
 """Which config an arm is trained with: base ─▶ arm ─▶ preset ─▶ initial weights ─▶ data ─▶ command line.
 
-Each layer is a small YAML file of `training/configs/` and later ones win. The result is self-contained: a run folder's
+Each layer is a small YAML file of `training/configs/` and later ones win (`presets/quick-resnet50-coco.yaml` is for
+that preset with those weights). The result is self-contained: a run folder's
 `config.yaml` rebuilds the model without any of these files.
 """
 
@@ -65,8 +66,10 @@ def resolve_cfg(
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; choose {' or '.join(PRESETS)}")
     cfg = new_cfg()
-    for name in (arm.config, f"presets/{preset}.yaml", f"init/{recipe}.yaml"):
-        merge_file(cfg, CONFIGS / name)
+    pair = f"presets/{preset}-{recipe}.yaml"
+    for name in (arm.config, f"presets/{preset}.yaml", f"init/{recipe}.yaml", pair):
+        if name != pair or (CONFIGS / pair).is_file():
+            merge_file(cfg, CONFIGS / name)
     for key, value in (recipe_values or {}).items():
         cfg.merge_from_list([key, value])
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = class_count

@@ -2,7 +2,8 @@
 
     cfg + records + initial weights ─▶ build_trainer ─▶ trainer.train(first_step, MAX_ITER)
 
-Mixed precision is bfloat16 (`SOLVER.AMP.ENABLED`), which needs no loss scaling and works on CPUs too.
+Mixed precision is bfloat16 (`SOLVER.AMP.ENABLED`), which needs no loss scaling and doubles the speed of CPUs that
+know it; others train in FP32.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ def build_trainer(
     model.to(memory_format=torch.channels_last)  # convolutions are 1.3 to 4 times faster
     optimizer = build_optimizer(cfg, model)
     loader = train_loader(cfg, records, first_step=first_step)
+    device = cfg.MODEL.DEVICE.partition(":")[0]
+    mixed = cfg.SOLVER.AMP.ENABLED and has_fast_bfloat16(device)
     # as an attribute, so that the model's own state and names stay as they are
-    model.forward = torch.autocast(cfg.MODEL.DEVICE.partition(":")[0], torch.bfloat16, enabled=cfg.SOLVER.AMP.ENABLED)(
-        model.forward
-    )
+    model.forward = torch.autocast(device, torch.bfloat16, enabled=mixed)(model.forward)
     trainer = SimpleTrainer(model, loader, optimizer)
     validation = Validation(run, cfg.TEST.EVAL_PERIOD, score)
     validation.progress = progress
@@ -65,6 +66,13 @@ def build_trainer(
     return trainer
 
 
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether the device calculates in bfloat16; where it is emulated, FP32 is several times faster."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW as `SOLVER` says; the bottom-up network's rate is scaled by `BACKBONE_LR_FACTOR`."""
     solver = cfg.SOLVER
@@ -72,10 +80,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         model, base_lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, weight_decay_norm=solver.WEIGHT_DECAY_NORM
     )
     groups = _split_backbone(groups, model, solver.BACKBONE_LR_FACTOR)
-    if solver.OPTIMIZER == "SGD":
-        kind, options = torch.optim.SGD, {"momentum": solver.MOMENTUM}
-    else:
-        kind, options = torch.optim.AdamW, {"fused": True}
+    kind: type[torch.optim.Optimizer] = torch.optim.SGD if solver.OPTIMIZER == "SGD" else torch.optim.AdamW
+    options: dict[str, Any] = {"momentum": solver.MOMENTUM} if solver.OPTIMIZER == "SGD" else {"fused": True}
     optimizer: torch.optim.Optimizer = maybe_add_gradient_clipping(cfg, kind)(
         groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, **options
     )

@@ -155,7 +155,8 @@ def from_file(path: Path, arm: Arm) -> InitialWeights:
     if not path.is_file():
         raise ConfigError(f"--init {path}: no such file; choose auto, coco, imagenet, none or a weights file")
     state = _read(path)
-    licence, values = "as given by the user", {}
+    licence = "as given by the user"
+    values: dict[str, Any] = {}
     if is_torchvision(state, arm.backbone):
         recipe, state = f"{arm.backbone}-torchvision", from_torchvision(state, arm.backbone)
     else:
