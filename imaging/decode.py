@@ -19,6 +19,8 @@ _UPRIGHT = {
 }
 """What undoes each EXIF orientation (Exif 2.3, tag 0x0112)."""
 
+_STRIP_PX = 256
+
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     """The pixels of a JPEG, PNG or WebP file: uint8 (H, W, 3), RGB, 0..255, upright, C-contiguous.
@@ -37,7 +39,17 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
         raise unreadable("it is cut off or damaged") from error
     if header.orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[header.orientation])
-    return np.array(rgb, dtype=np.uint8)
+    del image
+    return to_pixels(rgb)
+
+
+def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """An RGB image as uint8 (H, W, 3), a new array; strip by strip, for Pillow copies all that it hands over twice."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _STRIP_PX):
+        bottom = min(top + _STRIP_PX, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -49,4 +61,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", rgba.size, "white")
         white.paste(rgba, mask=rgba.getchannel("A"))
         return white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from maskserve.imaging.decode import to_pixels
 from maskserve.imaging.fonts import fitting_font, font
 from maskserve.imaging.masks import decode_rle, rle_bounds
 from maskserve.protos.types import Instance, Segmentation
@@ -45,13 +46,14 @@ def class_colour(class_id: int) -> Rgb:
     return COLOURS[class_id % len(COLOURS)]
 
 
-def draw_overlay(image_rgb: Pixels, segmentation: Segmentation, *, legend: bool = True) -> Pixels:
+def draw_overlay(image_rgb: Pixels, segmentation: Segmentation, *, legend: bool = True, scores: bool = True) -> Pixels:
     """The image with its instances drawn in: uint8 (H, W, 3) RGB, a new array.
 
     Args:
         image_rgb: uint8 (H, W, 3), upright; its size is the segmentation's.
         segmentation: the answer; instances without masks are drawn as boxes.
         legend: adds a panel that names classes, counts and coverage.
+        scores: adds them to the labels; False for what a person labelled.
 
     Raises ValueError when image and segmentation differ in size.
     """
@@ -62,12 +64,13 @@ def draw_overlay(image_rgb: Pixels, segmentation: Segmentation, *, legend: bool 
     for instance in reversed(segmentation.instances):  # the best score is drawn last, on top
         _draw_mask(picture, instance, scale)
     canvas = Image.fromarray(picture)
+    del picture  # 36 MB for 12 megapixels
     draw = ImageDraw.Draw(canvas)
     panel = _draw_legend(canvas, draw, segmentation, scale) if legend else None
     taken: list[Box] = [panel] if panel else []
     for instance in segmentation.instances:
-        taken.append(_draw_label(draw, instance, canvas.size, scale, taken))
-    return np.array(canvas)
+        taken.append(_draw_label(draw, instance, canvas.size, scale, taken, scores=scores))
+    return to_pixels(canvas)
 
 
 def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
@@ -129,10 +132,17 @@ def _draw_mask(picture: Pixels, instance: Instance, scale: float) -> None:
     picture[window] = region
 
 
-def _draw_label(draw: ImageDraw.ImageDraw, instance: Instance, size: tuple[int, int], scale: float,
-                taken: Sequence[Box]) -> Box:  # fmt: skip
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    instance: Instance,
+    size: tuple[int, int],
+    scale: float,
+    taken: Sequence[Box],
+    *,
+    scores: bool,
+) -> Box:
     """Draws the chip at a free place near the box's top left corner and returns where it is."""
-    text = f"{instance.class_name} {instance.score:.0%}"
+    text = f"{instance.class_name} {instance.score:.0%}" if scores else instance.class_name
     letters = fitting_font(text, 15 * scale, size[0] - 12 * scale)
     width, height = draw.textlength(text, font=letters) + 12 * scale, 21 * scale
     x_min, y_min, _, y_max = instance.box_xyxy

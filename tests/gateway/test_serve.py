@@ -212,7 +212,7 @@ def test_memory_stays_below_250_mb_with_12_megapixel_photos(process):
     resting = psutil.Process(gateway.pid).memory_info().rss
     print(f"resident: {resting / 1e6:.0f} MB at rest, {max(peaks) / 1e6:.0f} MB at most")
     assert resting < 250e6
-    assert max(peaks) < 350e6
+    assert max(peaks) < 250e6
 
 
 def imported(module):

@@ -50,7 +50,9 @@ def _cell(sample: Sample, class_ids: Mapping[str, int]) -> Pixels:
     shown = max(round(height * scale), 1), max(round(width * scale), 1)
     resized = cv2.resize(photo, shown[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     small = np.asarray(resized, np.uint8)
-    return draw_overlay(small, to_segmentation(sample.masks, (height, width), shown, class_ids), legend=False)
+    return draw_overlay(
+        small, to_segmentation(sample.masks, (height, width), shown, class_ids), legend=False, scores=False
+    )
 
 
 def _tiled(cells: Sequence[Pixels]) -> Pixels:
