@@ -17,6 +17,7 @@ from io import BytesIO
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from maskserve.handlers.request import Envelope, Photo, read_envelope, read_photo
@@ -125,8 +126,11 @@ def guarded(step: Callable[..., T], *arguments: Any) -> T | RequestError:
         return step(*arguments)
     except RequestError as error:
         return error
-    except Exception as error:  # noqa: BLE001 — one image's bug must not take its neighbours
+    except Exception as error:  # one image's bug must not take its neighbours
         log_failure(error)
+        if _is_device_lost(error):
+            # every later request would fail too; TorchServe starts a fresh worker when this one ends
+            raise SystemExit(1) from error
         failure = _out_of_memory() if _is_out_of_memory(error) else _failed()
     # the traceback held the step's tensors until here
     gc.collect()
@@ -136,6 +140,11 @@ def guarded(step: Callable[..., T], *arguments: Any) -> T | RequestError:
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _is_device_lost(error: Exception) -> bool:
+    """A CUDA error is sticky: its context answers nothing any more."""
+    return isinstance(error, torch.AcceleratorError) and not _is_out_of_memory(error)
 
 
 def _out_of_memory() -> RequestError:

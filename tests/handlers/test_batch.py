@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from maskserve.handlers.batch import Answer, Engine, answer_batch
 from maskserve.protos.codec import encode_options
@@ -145,3 +146,10 @@ def test_a_model_that_fails_its_warm_up_does_not_load(engine: Engine) -> None:
     """A broken model must be loud at load time, not at the first request."""
     with pytest.raises(RuntimeError, match="synthetic photo"):
         dataclasses.replace(engine, predictor=FailsOn(engine.predictor, 480, ValueError("broken"))).warm_up()
+
+
+def test_after_a_cuda_error_the_worker_ends(engine: Engine, photo: bytes) -> None:
+    """Its context answers nothing any more, and TorchServe starts a fresh worker; a lack of memory is no such error."""
+    lost = torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700)
+    with pytest.raises(SystemExit):
+        answer_batch([{"image": photo}], dataclasses.replace(engine, predictor=FailsOn(engine.predictor, 90, lost)))
