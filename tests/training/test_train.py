@@ -90,6 +90,10 @@ def test_one_command_trains_both_arms_into_complete_run_folders(pandas: Path, tm
     assert again.exit_code == 0, again.output
     assert set(json.loads(again.stdout)["mask"]["per_class"]) == {"giant panda", "red panda"}
 
+    table = CliRunner().invoke(main, ["evaluate", str(tmp_path / "mask_rcnn_r50_fpn"), "--data", str(pandas)])
+    assert "mask AP    AP50" in table.stdout
+    assert "giant panda" in table.stdout
+
 
 def test_a_stopped_training_is_resumed_and_an_earlier_run_stays_until_it_is_complete(pandas: Path, tmp_path: Path):
     first = train(job(pandas, tmp_path, steps=1))
