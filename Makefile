@@ -4,6 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.maskserve-setup
 
+# OpenMP threads that wait by spinning make two processes on the same cores many times slower
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup up test lint format protos requirements clean
 

@@ -20,21 +20,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from maskserve.client.errors import ServerError
 from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
-from maskserve.protos.types import ErrorCode
+from maskserve.protos.types import HTTP_STATUS, ErrorCode
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
-
-REQUEST_STATUS: Mapping[ErrorCode, int] = {
-    ErrorCode.IMAGE_MISSING: 400,
-    ErrorCode.IMAGE_UNSUPPORTED: 415,
-    ErrorCode.IMAGE_UNREADABLE: 422,
-    ErrorCode.IMAGE_TOO_LARGE: 413,
-    ErrorCode.OPTIONS_INVALID: 400,
-    ErrorCode.RESPONSE_TOO_LARGE: 422,
-    ErrorCode.INFERENCE_FAILED: 502,
-    ErrorCode.OUT_OF_MEMORY: 503,
-}
 
 SERVER_TEXTS: Mapping[str, tuple[int, str]] = {
     "worker_died": (503, "The model's worker stopped while it had this photo. Try again in a few seconds."),
@@ -94,7 +83,9 @@ def too_large() -> Problem:
 
 
 def from_request_error(error: RequestError) -> Problem:
-    status = REQUEST_STATUS[error.code]
+    status = HTTP_STATUS[error.code]
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:  # the worker's own failure, seen from a gateway
+        status = HTTPStatus.BAD_GATEWAY
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     # the worker's name of the parameter, and its sentence, in the REST API's form
     detail = error.message.replace("class_names", "`class`") if error.field == "class_names" else error.message

@@ -15,18 +15,7 @@ from maskserve.handlers.telemetry import log_event
 from maskserve.protos import wire
 from maskserve.protos.codec import encode_reply, error_to_json, segmentation_to_json
 from maskserve.protos.errors import RequestError
-from maskserve.protos.types import ErrorCode, Segmentation
-
-HTTP_STATUS = {
-    ErrorCode.IMAGE_MISSING: 400,
-    ErrorCode.IMAGE_UNSUPPORTED: 415,
-    ErrorCode.IMAGE_UNREADABLE: 422,
-    ErrorCode.IMAGE_TOO_LARGE: 413,
-    ErrorCode.OPTIONS_INVALID: 400,
-    ErrorCode.RESPONSE_TOO_LARGE: 422,
-    ErrorCode.INFERENCE_FAILED: 500,
-    ErrorCode.OUT_OF_MEMORY: 503,
-}
+from maskserve.protos.types import HTTP_STATUS, ErrorCode, Segmentation
 
 
 def pack(answer: Answer) -> tuple[Answer, bytes]:

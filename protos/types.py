@@ -26,6 +26,19 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
 
 
+HTTP_STATUS: Mapping[ErrorCode, int] = {
+    ErrorCode.IMAGE_MISSING: 400,
+    ErrorCode.IMAGE_UNSUPPORTED: 415,
+    ErrorCode.IMAGE_UNREADABLE: 422,
+    ErrorCode.IMAGE_TOO_LARGE: 413,
+    ErrorCode.OPTIONS_INVALID: 400,
+    ErrorCode.RESPONSE_TOO_LARGE: 422,
+    ErrorCode.INFERENCE_FAILED: 500,
+    ErrorCode.OUT_OF_MEMORY: 503,
+}
+"""What each code is over HTTP, on TorchServe's own REST port and through the gateway."""
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentOptions:
     """What the sender of one image may choose; `None` leaves the choice to the archive."""

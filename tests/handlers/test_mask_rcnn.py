@@ -200,7 +200,7 @@ def test_the_documentation_lists_every_error_code_with_its_status_and_every_metr
     """docs/serving.md says what the handler does."""
     import yaml
 
-    from maskserve.handlers.reply import HTTP_STATUS
+    from maskserve.protos.types import HTTP_STATUS
 
     text = (repo_root / "docs" / "serving.md").read_text()
     assert set(HTTP_STATUS) == set(ErrorCode)
