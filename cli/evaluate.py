@@ -28,6 +28,9 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
       maskserve evaluate runs/mask_rcnn_mnv2_fpn --data dataset --split val --json
     """
     import json
+    import os
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see cli/train.py
 
     from rich.console import Console
     from rich.progress import Progress

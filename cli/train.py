@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,9 @@ def train(
       maskserve train resnet50 --data dataset SOLVER.MAX_ITER 1000 SOLVER.BASE_LR 0.002
       maskserve train mobilenetv2 --data dataset --resume
     """
+    # before torch is loaded: threads that spin while they wait make a step ten times slower as soon as anything else
+    # wants the cores; threads that sleep cost nothing measurable when nothing does
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with training_progress() as progress:
         from maskserve.training.train import Job
 

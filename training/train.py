@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,6 @@ def _finish(cfg: CfgNode, run: RunFolder, dataset: Dataset, train_s: float, prog
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "git_commit": git_commit(),
         "versions": versions(),
-        "metrics": {"split": split, "mask": asdict(evaluation.mask), "box": asdict(evaluation.box)},
     }
     run.write_json("run.json", record)
     for leftover in (run.last, run.log, run.path / SETUP):
