@@ -109,6 +109,7 @@ def _say(address: str, settings: Settings, model_store: Path, data: Path | None)
     sys.stdout.flush()
 
 
-def _ap_text(card: dict[str, dict[str, dict[str, float]]]) -> str:
+def _ap_text(card: dict[str, dict[str, dict[str, float | None]]]) -> str:
     mask = card.get("evaluation", {}).get("mask", {})
-    return f"mask AP50 {mask['AP50']:.0f}, AP {mask['AP']:.0f}" if {"AP", "AP50"} <= set(mask) else "not evaluated"
+    ap, ap50 = mask.get("ap"), mask.get("ap50")
+    return "not evaluated" if ap is None or ap50 is None else f"mask AP50 {ap50:.0f}, AP {ap:.0f}"

@@ -105,7 +105,8 @@ def segmentation_to_json(segmentation: Segmentation) -> dict[str, Any]:
         if instance["mask_rle"]:
             instance["mask_rle"]["size"] = list(segmentation.size)
     answer["instances"] = list(answer["instances"])
-    answer["coverage"]["by_class"] = dict(segmentation.coverage.by_class)
+    answer["coverage"]["by_class"] = dict(sorted(segmentation.coverage.by_class.items()))
+    answer["timings"] = {name: round(value, 2) for name, value in answer["timings"].items()}
     return answer
 
 

@@ -24,7 +24,7 @@ def make_run(folder: Path, backbone: str, class_names: Sequence[str] = CLASS_NAM
     (folder / "config.yaml").write_text(cfg.dump())
     (folder / "classes.json").write_text(json.dumps(list(class_names)))
     (folder / "metrics.json").write_text("{}")
-    (folder / "evaluation.json").write_text(json.dumps({"mask": {"AP": 12.5, "AP50": 40.0}}))
+    (folder / "evaluation.json").write_text(json.dumps({"mask": {"ap": 12.5, "ap50": 40.0}}))
     (folder / "run.json").write_text(
         json.dumps({"model": MODELS[backbone], "backbone": backbone, "seed": seed, "data_hash": "0" * 64})
     )

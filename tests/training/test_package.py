@@ -47,7 +47,7 @@ def test_the_archive_holds_the_model_its_code_and_its_card(packaged: Package) ->
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]
         card = json.loads(archive.read("model_card.json"))
         assert "mask AP" not in archive.read("MODEL_CARD.md").decode()
-        assert "mask / AP50: 40.0" in archive.read("MODEL_CARD.md").decode()
+        assert "mask / ap50: 40.0" in archive.read("MODEL_CARD.md").decode()
     assert {"mask_rcnn.py", "model.pth", "config.yaml", "classes.json", "model-config.yaml"} <= names
     assert {"maskserve/handlers/batch.py", "maskserve/modeling/predictor.py", "maskserve/protos/codec.py"} <= names
     assert "maskserve/imaging/decode.py" in names
@@ -65,7 +65,7 @@ def test_the_archive_holds_the_model_its_code_and_its_card(packaged: Package) ->
     assert manifest["handler"] == "mask_rcnn.py"
     assert card["class_names"] == list(CLASS_NAMES)
     assert card["training"]["data_hash"] == "0" * 64
-    assert card["evaluation"]["mask"]["AP50"] == 40.0
+    assert card["evaluation"]["mask"]["ap50"] == 40.0
 
 
 def test_the_digest_can_be_checked_by_hand(packaged: Package) -> None:
