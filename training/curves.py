@@ -54,7 +54,8 @@ def _draw_losses(axes: Axes, rows: Sequence[Row]) -> None:
         axes.plot(steps, values, color=colour, label=name.removeprefix("loss_").replace("_", " "), linewidth=1.6)
     axes.set(xlabel="step", ylabel="loss (median of 20 steps)", yscale="log")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, ncols=2)
+    axes.set_ylim(top=axes.get_ylim()[1] * 4)  # room for the legend
+    axes.legend(fontsize=8, ncols=3, loc="upper center")
     rate = axes.twinx()
     rate.plot(*_series(rows, "lr"), color="#999999", linewidth=1, linestyle=":")
     rate.set_ylabel("learning rate (dotted)", color="#777777")
@@ -66,6 +67,7 @@ def _draw_ap(axes: Axes, rows: Sequence[Row]) -> None:
         steps, values = _series(rows, name)
         axes.plot(steps, values, style, marker="o", color=AP_COLOURS[name], label=label)
     axes.set(xlabel="step", ylabel="validation AP, %", ylim=(0, 100))
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, loc="lower right")
 

@@ -36,7 +36,8 @@ def sample_sheet(predictor: Predictor, records: Sequence[Record], count: int = 6
 def _overlay(predictor: Predictor, photo: np.ndarray) -> np.ndarray:
     (prediction,), _ = predictor([photo])
     model = ModelInfo(name="sample", version="", backbone="")
-    return draw_overlay(photo, to_segmentation(prediction, SegmentOptions(), predictor.class_names, model))
+    answer = to_segmentation(prediction, SegmentOptions(), predictor.class_names, model)
+    return draw_overlay(photo, answer, legend=False)  # it would hide animals in so small a picture
 
 
 def _tile(picture: np.ndarray) -> np.ndarray:
