@@ -99,6 +99,8 @@ def train(models: list[str], source: Source, data_hash: str, *, preset: str, ret
         return
     arms = "all" if len(todo) == len(BACKBONES) else BACKBONES[todo[0]]
     options = ["--data", str(source.dataset), "--preset", preset, "--output", str(source.runs)]
+    if not retrain and any(_is_begun(source.runs / f".{model}.training", data_hash, preset) for model in todo):
+        options.append("--resume")
     maskserve("train", arms, *options, why=f"{' and '.join(todo)}: this is what takes its time, minutes on a CPU")
 
 
@@ -143,10 +145,17 @@ def archive_card(archive: Path) -> dict[str, Any]:
 
 
 def _is_finished(run: Path, data_hash: str, preset: str) -> bool:
-    if not all((run / name).is_file() for name in ("model_best.pth", "evaluation.json", "run.json")):
-        return False
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return bool(facts.get("data_hash") == data_hash and facts.get("preset") == preset)
+    return (run / "model_best.pth").is_file() and _is_of(run / "run.json", data_hash, preset)
+
+
+def _is_begun(run: Path, data_hash: str, preset: str) -> bool:
+    """Whether `maskserve train --resume` can go on there."""
+    return (run / "last.pth").is_file() and _is_of(run / "setup.json", data_hash, preset)
+
+
+def _is_of(facts: Path, data_hash: str, preset: str) -> bool:
+    said = json.loads(facts.read_bytes()) if facts.is_file() else {}
+    return (said.get("data_hash"), said.get("preset")) == (data_hash, preset)
 
 
 def sample_photo(data: Path | None) -> Path:

@@ -109,9 +109,12 @@ def train(job: Job, progress: Progress | None = None, on_bytes: Callable[[int, i
 
 
 def is_complete(job: Job) -> bool:
-    """Whether the run folder is there and no training of it is under way."""
-    working = working_folder(job.output, ARMS[job.backbone].model)
-    return (job.folder / "run.json").is_file() and not working.last.is_file()
+    """Whether the run folder holds this job's training (same photos, same preset) and none is under way."""
+    if working_folder(job.output, ARMS[job.backbone].model).last.is_file() or not (job.folder / "run.json").is_file():
+        return False
+    facts = RunFolder(job.folder).read_json("run.json")
+    asked = {"data_hash": load_dataset(job.data).train.data_hash, "preset": job.preset}
+    return asked.items() <= facts.items()
 
 
 def _prepare(

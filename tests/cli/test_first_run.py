@@ -109,8 +109,7 @@ def test_a_finished_run_is_only_packaged(here: Path, steps: list[tuple[str, ...]
     write_manifest(here / "data" / "pandas", "hash-of-pandas")
     run = here / "runs" / "pandas" / MODEL_R50
     run.mkdir(parents=True)
-    for name in ("model_best.pth", "evaluation.json"):
-        (run / name).touch()
+    (run / "model_best.pth").touch()
     (run / "run.json").write_text(json.dumps({"data_hash": "hash-of-pandas", "preset": "quick"}))
     ensure(here)
     assert [words[:2] for words in steps] == [
@@ -118,6 +117,21 @@ def test_a_finished_run_is_only_packaged(here: Path, steps: list[tuple[str, ...]
         ("package", f"runs/pandas/{MODEL_R50}"),
         ("package", f"runs/pandas/{MODEL_MNV2}"),
     ]
+
+
+@pytest.mark.parametrize(("begun_on", "goes_on"), [("hash-of-pandas", True), ("hash-of-others", False)])
+def test_an_interrupted_training_goes_on_if_it_was_of_these_photos(
+    here: Path, steps: list[tuple[str, ...]], begun_on: str, goes_on: bool
+) -> None:
+    """Ctrl-C in the first `make up` loses no finished step; other photos start anew."""
+    write_manifest(here / "data" / "pandas", "hash-of-pandas")
+    begun = here / "runs" / "pandas" / f".{MODEL_MNV2}.training"
+    begun.mkdir(parents=True)
+    (begun / "last.pth").touch()
+    (begun / "setup.json").write_text(json.dumps({"data_hash": begun_on, "preset": "quick"}))
+    ensure(here)
+    assert steps[0][:2] == ("train", "all")
+    assert ("--resume" in steps[0]) == goes_on
 
 
 def test_a_dataset_folder_is_taken_as_it_is(here: Path, steps: list[tuple[str, ...]]) -> None:
