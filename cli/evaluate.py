@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from maskserve.training.evaluate import Evaluation, Scores
 
 
-@click.command()
+@click.command(short_help="Measure COCO box and mask AP of a trained run.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder, or one COCO file.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))

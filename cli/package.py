@@ -23,7 +23,7 @@ def _threads(_ctx: click.Context, _param: click.Parameter, value: str) -> int | 
 _AT_LEAST_1 = click.IntRange(min=1)
 
 
-@click.command()
+@click.command(short_help="Make TorchServe archives of trained runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--out", default="model_store", type=click.Path(path_type=Path), help="Folder of the archives.")
 @click.option("--name", help="TorchServe's name of the model; the run's own by default.")

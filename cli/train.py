@@ -19,7 +19,7 @@ PLAIN_PERIOD = 20
 """Steps between two lines where there is no terminal to draw a bar on."""
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command(short_help="Train one arm, or both, on labelled photos.")
 @click.argument("backbone", type=click.Choice([*BACKBONES, "all"]))
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder with train.json.")

@@ -8,6 +8,7 @@ A YAML file may name another as `_BASE_`; files are read with the safe loader on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -75,10 +76,9 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
 
 
 def _similar(cfg: CfgNode, key: str) -> str:
-    """Keys that end alike, as a hint for a mistyped one."""
-    tail = key.upper().rpartition(".")[2]
-    found = [name for name in _names(cfg) if name.rpartition(".")[2] == tail and name != key]
-    return f"; did you mean {' or '.join(found[:3])}?" if found else "; config.yaml of a run folder lists all keys"
+    """The keys most like a mistyped one, as a hint."""
+    found = get_close_matches(key.upper(), _names(cfg), n=2, cutoff=0.7)
+    return f"; did you mean {' or '.join(found)}?" if found else "; config.yaml of a run folder lists all keys"
 
 
 def _names(cfg: CfgNode, prefix: str = "") -> list[str]:

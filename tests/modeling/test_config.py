@@ -43,6 +43,7 @@ def test_a_missing_config_file_is_named(tmp_path: Path):
     [
         (["SOLVER.BASE_RATE", "1"], "SOLVER.BASE_RATE"),
         (["MODEL.BASE_LR", "1"], r"did you mean SOLVER\.BASE_LR"),
+        (["SOLVER.MAX_ITR", "1"], r"did you mean SOLVER\.MAX_ITER"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER many"),
         (["SOLVER.MAX_ITER"], "has no value"),
     ],
