@@ -7,10 +7,12 @@ photos ─▶ data import-labelme ─▶ train ─▶ package        every step 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -108,7 +110,12 @@ def maskserve(*words: str, why: str) -> None:
     """Run one of our own commands; its output goes to stderr. Raises ConfigError when it fails."""
     click.secho(f"\n$ maskserve {shlex.join(words)}", bold=True, err=True, nl=False)
     click.echo(f"   # {why}", err=True)
-    with subprocess.Popen([sys.executable, "-m", "maskserve.cli.main", *words], stdout=sys.stderr) as child:
+    command = [sys.executable, "-m", "maskserve.cli.main", *words]
+    # a private temp folder: torch leaves caches in the shared one
+    with (
+        tempfile.TemporaryDirectory(prefix="maskserve-") as temp,
+        subprocess.Popen(command, stdout=sys.stderr, env=os.environ | {"TMPDIR": temp}) as child,
+    ):
         try:
             status = child.wait()
         except KeyboardInterrupt:
