@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from maskserve.imaging.overlay import draw_overlay
+from maskserve.imaging.sheet import fitted, sheet
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.photos import decode_photo
 from maskserve.training.datasets.samples import Sample, find_samples, to_segmentation
 
 Pixels = NDArray[np.uint8]
 CELL_PX = 360
-GAP_PX = 8
-PAPER = 250
 
 
 def contact_sheet(
@@ -37,7 +34,7 @@ def contact_sheet(
     for done, index in enumerate(sorted(order.tolist()), 1):
         cells.append(_cell(samples[index], class_ids))
         on_photo(done, len(order))
-    return _tiled(cells)
+    return sheet(cells, CELL_PX)
 
 
 def _cell(sample: Sample, class_ids: Mapping[str, int]) -> Pixels:
@@ -45,24 +42,6 @@ def _cell(sample: Sample, class_ids: Mapping[str, int]) -> Pixels:
         photo = decode_photo(sample.read())
     except (DataError, OSError) as error:
         raise DataError(f"{sample.name}: the photo cannot be shown: {error}; see `maskserve data check`.") from None
-    height, width = photo.shape[:2]
-    scale = CELL_PX / max(height, width)
-    shown = max(round(height * scale), 1), max(round(width * scale), 1)
-    resized = cv2.resize(photo, shown[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    small = np.asarray(resized, np.uint8)
-    return draw_overlay(
-        small, to_segmentation(sample.masks, (height, width), shown, class_ids), legend=False, scores=False
-    )
-
-
-def _tiled(cells: Sequence[Pixels]) -> Pixels:
-    columns = round(math.sqrt(len(cells) * 1.4))
-    rows = math.ceil(len(cells) / columns)
-    pitch = CELL_PX + GAP_PX
-    sheet = np.full((rows * pitch + GAP_PX, columns * pitch + GAP_PX, 3), PAPER, np.uint8)
-    for place, cell in enumerate(cells):
-        row, column = divmod(place, columns)
-        top = GAP_PX + row * pitch + (CELL_PX - cell.shape[0]) // 2
-        left = GAP_PX + column * pitch + (CELL_PX - cell.shape[1]) // 2
-        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-    return sheet
+    small = fitted(photo, CELL_PX)
+    segmentation = to_segmentation(sample.masks, photo.shape[:2], small.shape[:2], class_ids)
+    return draw_overlay(small, segmentation, legend=False, scores=False)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskserve.imaging.sheet import GAP_PX
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.import_labelme import ImportOptions, import_labelme
 from maskserve.training.datasets.samples import find_samples, to_segmentation
-from maskserve.training.datasets.show import CELL_PX, GAP_PX, contact_sheet
+from maskserve.training.datasets.show import CELL_PX, contact_sheet
 from tests.training.datasets.labelme_files import square, write_labelme
 
 
