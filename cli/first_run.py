@@ -171,10 +171,16 @@ def sample_photo(data: Path | None) -> Path:
     for split in ("test", "train"):
         if (dataset / f"{split}.json").is_file():
             photo: str = json.loads((dataset / f"{split}.json").read_bytes())["images"][0]["file_name"]
-            return dataset / photo
+            return _as_typed(dataset / photo)
     drawn = Path("data/sample")
     if not drawn.is_dir():
         from maskserve.training.datasets.pandas import make_pandas
 
         make_pandas(drawn, train=1, test=0, seed=7)
     return next(drawn.glob("train/*.jpg"))
+
+
+def _as_typed(path: Path) -> Path:
+    """The shortest way to name it from here."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

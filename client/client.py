@@ -105,7 +105,7 @@ class Client:
             model: its name in TorchServe.
             version: "" is the model's default version.
             options: what to answer.
-            request_id: written to the worker's log.
+            request_id: written to the worker's log; of a long one the first 200 characters.
             timeout_s: the deadline of this call, retry included.
 
         Raises RequestError when this photo or these options cannot be answered, ServerError (see client/errors.py)

@@ -46,7 +46,7 @@ def read_reply(reply: bytes, request_id: str) -> Segmentation:
         outcome, answered_id = codec.decode_reply(reply)
     except ValueError as error:
         raise ContractDrifted(f"the worker's answer cannot be read: {error}") from error
-    if answered_id != request_id:
+    if answered_id != request_id[: wire.MAX_REQUEST_ID_CHARS]:
         raise ContractDrifted(f"the answer is for request {answered_id!r}, not for {request_id!r}")
     if isinstance(outcome, RequestError):
         raise outcome

@@ -20,7 +20,6 @@ from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, MaskFormat, SegmentOptions
 
 N = TypeVar("N", int, float)
-_LONGEST_ID = 200
 _REST_OPTIONS = ("score_threshold", "max_instances", "mask_format", "class_names")
 
 
@@ -45,7 +44,7 @@ class Photo:
 
 def read_envelope(row: Mapping[str, Any]) -> Envelope:
     """Never raises. An id is echoed and logged, so it is cut to 200 characters."""
-    request_id = _bytes(row.get(wire.KEY_REQUEST_ID)).decode("utf-8", "replace")[:_LONGEST_ID]
+    request_id = _bytes(row.get(wire.KEY_REQUEST_ID)).decode("utf-8", "replace")[: wire.MAX_REQUEST_ID_CHARS]
     return Envelope(request_id, as_json=wire.KEY_IMAGE not in row)
 
 

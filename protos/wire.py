@@ -18,5 +18,8 @@ MAX_REPLY_BYTES: Final = MAX_MESSAGE_BYTES // 2
 MAX_IMAGE_PX: Final = 50_000_000
 """Pixels of an image: a phone's 48-megapixel photo passes, a 100-megapixel one is refused by its header."""
 
+MAX_REQUEST_ID_CHARS: Final = 200
+"""An id is echoed and logged; the worker cuts what is longer."""
+
 MODEL_R50: Final = "mask_rcnn_r50_fpn"
 MODEL_MNV2: Final = "mask_rcnn_mnv2_fpn"

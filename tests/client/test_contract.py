@@ -48,6 +48,11 @@ def test_every_model_has_a_ready_worker(client: Client, server: Any) -> None:
         assert status.version
 
 
+def test_a_long_request_id_is_cut_not_refused(client: Client, model: str) -> None:
+    """The photo is answered all the same."""
+    assert client.predict(photo(), model=model, request_id="x" * (wire.MAX_REQUEST_ID_CHARS + 1)).size == (120, 160)
+
+
 def test_a_photo_is_answered(client: Client, server: Any) -> None:
     """An answer has the photo's size, who answered, and instances whose masks and areas agree."""
     for model in server.models:

@@ -246,7 +246,7 @@ def _call(request: Any) -> Call:
         request.model_version,
         request.input.get(wire.KEY_IMAGE, b""),
         options,
-        request.input.get(wire.KEY_REQUEST_ID, b"").decode(),
+        request.input.get(wire.KEY_REQUEST_ID, b"").decode()[: wire.MAX_REQUEST_ID_CHARS],
         frozenset(request.input),
     )
 
