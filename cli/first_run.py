@@ -111,16 +111,18 @@ def maskserve(*words: str, why: str) -> None:
     click.secho(f"\n$ maskserve {shlex.join(words)}", bold=True, err=True, nl=False)
     click.echo(f"   # {why}", err=True)
     command = [sys.executable, "-m", "maskserve.cli.main", *words]
-    # a private temp folder: torch leaves caches in the shared one
     with (
+        # a private temp folder: torch leaves caches in the shared one
         tempfile.TemporaryDirectory(prefix="maskserve-") as temp,
-        subprocess.Popen(command, stdout=sys.stderr, env=os.environ | {"TMPDIR": temp}) as child,
+        # a session of its own: whatever stops us, the child is told once, by us
+        subprocess.Popen(
+            command, stdout=sys.stderr, env=os.environ | {"TMPDIR": temp}, start_new_session=True
+        ) as child,
     ):
         try:
             status = child.wait()
         except KeyboardInterrupt:
-            # Ctrl-C reached the child too; it puts its files in order before it ends
-            _end(child)
+            _stop(child)
             raise
     if status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
@@ -128,7 +130,9 @@ def maskserve(*words: str, why: str) -> None:
         raise ConfigError(f"`maskserve {' '.join(words[:2])}` did not finish (see above); nothing is being served")
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C for the child, and time to put its files in order."""
+    child.send_signal(signal.SIGINT)
     try:
         child.wait(_CHILD_STOPS_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the repository's settings on free ports, and an archive for each arm."""
     from tests.serving import make_archives
 
-    folder = tmp_path_factory.mktemp("project")
+    folder = settings_in(tmp_path_factory.mktemp("project"))
     make_archives(folder)
+    return folder
+
+
+def settings_in(folder: Path) -> Path:
+    """The folder, with the repository's settings on free ports."""
     (folder / "handlers").symlink_to(ROOT / "handlers")
     (folder / "maskserve.toml").write_bytes((ROOT / "maskserve.toml").read_bytes())
     properties = (ROOT / "config.properties").read_text()
@@ -64,6 +70,26 @@ def said_until(process: subprocess.Popen[str], last: str) -> str:
             return "".join(lines)
     assert process.stderr is not None
     raise AssertionError("it ended early:\n" + "".join(lines) + process.stderr.read())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_during_the_first_run_ends_its_step(tmp_path: Path, stop: signal.Signals) -> None:
+    """Exit code 130, and no process, temp folder or half a data set is left."""
+    folder, temp = tmp_path / "project", tmp_path / "t"
+    folder.mkdir()
+    temp.mkdir()
+    with start(settings_in(folder), "--port", "0", temp=temp) as process:
+        assert process.stderr is not None
+        while "make-pandas" not in process.stderr.readline():
+            pass
+        while not (steps := psutil.Process(process.pid).children()):
+            time.sleep(0.1)
+        time.sleep(2)  # it draws
+        process.send_signal(stop)
+        assert process.wait(30) == 130
+    assert not steps[0].is_running()
+    assert list(temp.iterdir()) == []
+    assert not (folder / "data" / "pandas" / "photos").exists()
 
 
 class Running(NamedTuple):
