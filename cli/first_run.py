@@ -26,7 +26,7 @@ from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
 from maskserve.training.datasets.manifest import load_manifest
 
 BACKBONES = {MODEL_R50: "resnet50", MODEL_MNV2: "mobilenetv2"}
-DEMO = Path("data/pandas")
+DEMO = Path("data/demo-pandas")
 DEMO_PHOTOS = {"--train": "200", "--test": "50", "--seed": "1"}
 _CHILD_STOPS_S = 20.0
 
@@ -45,7 +45,7 @@ class Source:
     def of(cls, data: Path | None) -> Source:
         """The user's labelme folder or dataset folder, or the drawn pandas. Raises DataError."""
         if data is None:
-            return cls(DEMO / "photos", DEMO, Path("runs/pandas"))
+            return cls(DEMO / "photos", DEMO, Path("runs/demo-pandas"))
         if not data.is_dir():
             raise DataError(f"{data}: no such folder; name one with labelme JSON files, or a dataset folder")
         name = data.resolve().name

@@ -63,8 +63,8 @@ def test_without_anything_it_draws_imports_trains_and_packages(here: Path, steps
         ("data", "make-pandas"),
         ("data", "import-labelme"),
         ("train", "all"),
-        ("package", f"runs/pandas/{MODEL_R50}"),
-        ("package", f"runs/pandas/{MODEL_MNV2}"),
+        ("package", f"runs/demo-pandas/{MODEL_R50}"),
+        ("package", f"runs/demo-pandas/{MODEL_MNV2}"),
     ]
 
 
@@ -98,24 +98,24 @@ def test_own_photos_are_not_trained_on_twice(here: Path, steps: list[tuple[str, 
 
 def test_only_the_missing_arm_is_trained(here: Path, steps: list[tuple[str, ...]]) -> None:
     """The other archive stays as it is."""
-    write_manifest(here / "data" / "pandas", "hash-of-pandas")
+    write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")
     write_archive(here / "store", MODEL_R50, "hash-of-pandas")
     ensure(here)
-    assert [words[:2] for words in steps] == [("train", "mobilenetv2"), ("package", f"runs/pandas/{MODEL_MNV2}")]
+    assert [words[:2] for words in steps] == [("train", "mobilenetv2"), ("package", f"runs/demo-pandas/{MODEL_MNV2}")]
 
 
 def test_a_finished_run_is_only_packaged(here: Path, steps: list[tuple[str, ...]]) -> None:
     """An interrupted first start goes on where it was."""
-    write_manifest(here / "data" / "pandas", "hash-of-pandas")
-    run = here / "runs" / "pandas" / MODEL_R50
+    write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")
+    run = here / "runs" / "demo-pandas" / MODEL_R50
     run.mkdir(parents=True)
     (run / "model_best.pth").touch()
     (run / "run.json").write_text(json.dumps({"data_hash": "hash-of-pandas", "preset": "quick"}))
     ensure(here)
     assert [words[:2] for words in steps] == [
         ("train", "mobilenetv2"),
-        ("package", f"runs/pandas/{MODEL_R50}"),
-        ("package", f"runs/pandas/{MODEL_MNV2}"),
+        ("package", f"runs/demo-pandas/{MODEL_R50}"),
+        ("package", f"runs/demo-pandas/{MODEL_MNV2}"),
     ]
 
 
@@ -124,8 +124,8 @@ def test_an_interrupted_training_goes_on_if_it_was_of_these_photos(
     here: Path, steps: list[tuple[str, ...]], begun_on: str, goes_on: bool
 ) -> None:
     """Ctrl-C in the first `make up` loses no finished step; other photos start anew."""
-    write_manifest(here / "data" / "pandas", "hash-of-pandas")
-    begun = here / "runs" / "pandas" / f".{MODEL_MNV2}.training"
+    write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")
+    begun = here / "runs" / "demo-pandas" / f".{MODEL_MNV2}.training"
     begun.mkdir(parents=True)
     (begun / "last.pth").touch()
     (begun / "setup.json").write_text(json.dumps({"data_hash": begun_on, "preset": "quick"}))
@@ -150,7 +150,7 @@ def test_a_missing_folder_is_the_users_error(here: Path, steps: list[tuple[str, 
 
 def test_a_model_of_the_users_own_is_not_trained(here: Path, steps: list[tuple[str, ...]]) -> None:
     """config.properties may name other models; their archives are the user's to make."""
-    write_manifest(here / "data" / "pandas", "hash-of-pandas")
+    write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")
     with pytest.raises(ConfigError, match=r"mine\.mar: no such archive"):
         first_run.ensure_archives(["mine"], here / "store", None, preset="quick", retrain=False)
 

@@ -89,7 +89,7 @@ def test_a_stop_during_the_first_run_ends_its_step(tmp_path: Path, stop: signal.
         assert process.wait(30) == 130
     assert not steps[0].is_running()
     assert list(temp.iterdir()) == []
-    assert not (folder / "data" / "pandas" / "photos").exists()
+    assert not (folder / "data" / "demo-pandas" / "photos").exists()
 
 
 class Running(NamedTuple):
