@@ -26,6 +26,7 @@ from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
 from maskserve.training.datasets.manifest import load_manifest
 
 BACKBONES = {MODEL_R50: "resnet50", MODEL_MNV2: "mobilenetv2"}
+RUNS = Path("runs")
 DEMO = Path("data/demo-pandas")
 DEMO_PHOTOS = {"--train": "200", "--test": "50", "--seed": "1"}
 _CHILD_STOPS_S = 20.0
@@ -45,13 +46,13 @@ class Source:
     def of(cls, data: Path | None) -> Source:
         """The user's labelme folder or dataset folder, or the drawn pandas. Raises DataError."""
         if data is None:
-            return cls(DEMO / "photos", DEMO, Path("runs/demo-pandas"))
+            return cls(DEMO / "photos", DEMO, RUNS / DEMO.name)
         if not data.is_dir():
             raise DataError(f"{data}: no such folder; name one with labelme JSON files, or a dataset folder")
         name = data.resolve().name
         if (data / "train.json").is_file():
-            return cls(None, data, Path("runs") / name)
-        return cls(data, Path("data") / name, Path("runs") / name)
+            return cls(None, data, RUNS / name)
+        return cls(data, Path("data") / name, RUNS / name)
 
 
 def ensure_archives(models: Iterable[str], model_store: Path, data: Path | None, *, preset: str, retrain: bool) -> None:

@@ -44,11 +44,7 @@ def fake_torchserve() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def real_torchserve() -> Iterator[Any]:
     """The real TorchServe with a small model for each arm: `.address .management_address .models`."""
-    try:
-        from tests.serving import RealTorchServe
-    except ModuleNotFoundError as error:
-        if error.name != "tests.serving":
-            raise
-        pytest.skip("tests/serving.py, which starts the real TorchServe, is not there")
+    from tests.serving import RealTorchServe
+
     with RealTorchServe() as server:
         yield server
