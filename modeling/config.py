@@ -33,8 +33,11 @@ def new_cfg() -> CfgNode:
     cfg.INPUT.COLOR_JITTER = 0.0  # brightness, contrast and saturation change by up to this fraction
     cfg.INPUT.CACHE_IMAGES = False  # keep the resized training photos in memory (the first of the train sizes)
 
+    cfg.MODEL.ROI_MASK_HEAD.LOSS_WEIGHT = 1.0  # of loss_mask in the sum; Detectron2 has keys for the other losses
+
     cfg.SOLVER.OPTIMIZER = "SGD"  # "AdamW"
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0  # of BASE_LR, for the bottom-up network
+    cfg.SOLVER.EMA_DECAY = 0.0  # validate and keep an average of the weights that forgets at this rate; 0: the last
     return cfg
 
 

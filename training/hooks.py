@@ -43,6 +43,8 @@ class Quiet:
 class Validation(HookBase):
     """Evaluates every `period` steps and at the end, and keeps the weights with the best mask AP.
 
+    `average` is a model that is evaluated and kept in place of the trainer's (training/ema.py).
+
     Args:
         score: state dict ─▶ {metric: value}, of which "segm/AP" decides; without it (None) the last weights are kept.
     """
@@ -51,6 +53,7 @@ class Validation(HookBase):
         self.run, self.period, self.score = run, period, score
         self.best_ap, self.best_step = -math.inf, 0
         self.progress: Progress = Quiet()
+        self.average: nn.Module | None = None
 
     def after_step(self) -> None:
         step, last = self.trainer.iter + 1, self.trainer.iter + 1 == self.trainer.max_iter
@@ -58,7 +61,7 @@ class Validation(HookBase):
             self.validate(step)
 
     def validate(self, step: int) -> None:
-        state = plain_state(self.trainer.model)
+        state = plain_state(self.trainer.model if self.average is None else self.average)
         if self.score is None:
             self._keep(state, step)
             return

@@ -7,8 +7,9 @@ that preset with those weights). The result is self-contained: a run folder's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ from maskserve.protos.errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "configs"
 PRESETS = ("quick", "standard")
+
+RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("SOLVER.OPTIMIZER", lambda name: name in ("SGD", "AdamW"), "choose SGD or AdamW"),
+    ("SOLVER.MAX_ITER", lambda steps: steps >= 1, "must be at least 1"),
+    ("SOLVER.IMS_PER_BATCH", lambda photos: photos >= 1, "must be at least 1"),
+    ("SOLVER.EMA_DECAY", lambda share: 0 <= share < 1, "choose 0 (off) or a share below 1, such as 0.999"),
+    ("INPUT.FORMAT", lambda order: order in ("RGB", "BGR"), "choose RGB or BGR"),
+    ("MODEL.ROI_MASK_HEAD.LOSS_WEIGHT", lambda weight: weight >= 0, "must not be negative"),
+)
+"""Key, whether a value can work, what to do when it cannot."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,7 @@ def resolve_cfg(
 
 
 def _check(cfg: CfgNode) -> None:
-    if cfg.SOLVER.OPTIMIZER not in ("SGD", "AdamW"):
-        raise ConfigError(f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER!r}: choose SGD or AdamW")
-    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-        raise ConfigError(f"INPUT.FORMAT {cfg.INPUT.FORMAT!r}: choose RGB or BGR")
-    for key, value in (("MAX_ITER", cfg.SOLVER.MAX_ITER), ("IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)):
-        if value < 1:
-            raise ConfigError(f"SOLVER.{key} {value}: must be at least 1")
+    for key, fits, advice in RULES:
+        value = reduce(getattr, key.split("."), cfg)
+        if not fits(value):
+            raise ConfigError(f"{key} {value!r}: {advice}")

@@ -9,7 +9,7 @@ know it; others train in FP32.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.config import CfgNode
@@ -19,6 +19,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import nn
 
+from maskserve.training.ema import WeightAverage
 from maskserve.training.hooks import Checkpoint, Progress, Report, State, Validation
 from maskserve.training.loader import Record, train_loader
 from maskserve.training.naming import PREFIX
@@ -43,8 +44,10 @@ def build_trainer(
         score: evaluates a state dict on the validation photos; None when there are none.
     """
     model.to(memory_format=torch.channels_last)  # convolutions are 1.3 to 4 times faster
+    cast(Any, model).roi_heads.mask_head.loss_weight = cfg.MODEL.ROI_MASK_HEAD.LOSS_WEIGHT
     optimizer = build_optimizer(cfg, model)
     loader = train_loader(cfg, records, first_step=first_step)
+    average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
     device = cfg.MODEL.DEVICE.partition(":")[0]
     mixed = cfg.SOLVER.AMP.ENABLED and has_fast_bfloat16(device)
     # as an attribute, so that the model's own state and names stay as they are
@@ -52,11 +55,13 @@ def build_trainer(
     trainer = SimpleTrainer(model, loader, optimizer)
     validation = Validation(run, cfg.TEST.EVAL_PERIOD, score)
     validation.progress = progress
+    validation.average = average.model if average else None
     writers = [JSONWriter(str(run.log)), TensorboardXWriter(str(run.path))]
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+            *([average] if average else []),
             validation,
             Report(progress),
             hooks.PeriodicWriter(writers, period=LOG_PERIOD),

@@ -44,7 +44,15 @@ def test_the_command_line_wins():
 
 @pytest.mark.parametrize(
     "overrides",
-    [("SOLVER.OPTIMIZER", "Lion"), ("INPUT.FORMAT", "YUV"), ("SOLVER.MAX_ITER", "0"), ("SOLVER.IMS_PER_BATCH", "0")],
+    [
+        ("SOLVER.OPTIMIZER", "Lion"),
+        ("INPUT.FORMAT", "YUV"),
+        ("SOLVER.MAX_ITER", "0"),
+        ("SOLVER.IMS_PER_BATCH", "0"),
+        ("SOLVER.EMA_DECAY", "1.0"),
+        ("SOLVER.EMA_DECAY", "-0.1"),
+        ("MODEL.ROI_MASK_HEAD.LOSS_WEIGHT", "-1.0"),
+    ],
 )
 def test_a_value_that_cannot_work_is_refused_before_training(overrides: tuple[str, str]):
     with pytest.raises(ConfigError, match=overrides[0].rpartition(".")[2]):

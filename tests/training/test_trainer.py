@@ -1,0 +1,39 @@
+"""What a config key changes in the trainer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventStorage
+
+from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
+from maskserve.training.hooks import Quiet
+from maskserve.training.presets import ARMS, resolve_cfg
+from maskserve.training.run_folder import RunFolder
+from maskserve.training.trainer import build_trainer
+
+TINY = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "SOLVER.IMS_PER_BATCH", "2", "MODEL.DEVICE", "cpu")
+
+
+def first_losses(data: Path, folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
+    cfg = resolve_cfg(
+        ARMS["mobilenetv2"], preset="quick", recipe="none", class_count=2, seed=3, overrides=(*TINY, *overrides)
+    )
+    seed_all_rng(3)
+    records = dataset_dicts(load_dataset(data).train)
+    trainer = build_trainer(cfg, build_model(cfg), records, RunFolder(folder), score=None, progress=Quiet())
+    with EventStorage() as trainer.storage:
+        losses = trainer.model(next(iter(trainer.data_loader)))
+        trainer.after_train()  # closes the log
+    return losses
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools on numpy 2.4
+def test_the_weight_of_the_mask_loss_scales_that_loss_alone(pandas: Path, tmp_path: Path):
+    plain = first_losses(pandas, tmp_path)
+    heavy = first_losses(pandas, tmp_path, "MODEL.ROI_MASK_HEAD.LOSS_WEIGHT", "2.5")
+    for name, loss in plain.items():
+        factor = 2.5 if name == "loss_mask" else 1.0
+        assert torch.allclose(heavy[name], loss * factor), name
