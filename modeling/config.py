@@ -31,7 +31,9 @@ def new_cfg() -> CfgNode:
     cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"  # "BN", "GN", "SyncBN", "FrozenBN"
 
     cfg.INPUT.COLOR_JITTER = 0.0  # brightness, contrast and saturation change by up to this fraction
-    cfg.INPUT.CACHE_IMAGES = False  # keep the resized training photos in memory (the first of the train sizes)
+    cfg.INPUT.CACHE_IMAGES = False  # keep the training photos in memory, at the largest size that a step asks for
+    cfg.INPUT.SCALE_JITTER = (1.0, 1.0)  # photos times a random factor of this range, cut to their training size
+    cfg.INPUT.COPY_PASTE = 0.0  # how many photos get instances of another one pasted on, as a share
 
     cfg.MODEL.ROI_MASK_HEAD.LOSS_WEIGHT = 1.0  # of loss_mask in the sum; Detectron2 has keys for the other losses
 

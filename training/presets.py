@@ -28,6 +28,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("SOLVER.IMS_PER_BATCH", lambda photos: photos >= 1, "must be at least 1"),
     ("SOLVER.EMA_DECAY", lambda share: 0 <= share < 1, "choose 0 (off) or a share below 1, such as 0.999"),
     ("INPUT.FORMAT", lambda order: order in ("RGB", "BGR"), "choose RGB or BGR"),
+    ("INPUT.COPY_PASTE", lambda share: 0 <= share <= 1, "choose 0 (off) to 1 (every photo)"),
+    ("INPUT.SCALE_JITTER", lambda span: _is_span(span), "choose two factors, smaller one first, such as (0.5, 1.5)"),
     ("MODEL.ROI_MASK_HEAD.LOSS_WEIGHT", lambda weight: weight >= 0, "must not be negative"),
 )
 """Key, whether a value can work, what to do when it cannot."""
@@ -96,3 +98,8 @@ def _check(cfg: CfgNode) -> None:
         value = reduce(getattr, key.split("."), cfg)
         if not fits(value):
             raise ConfigError(f"{key} {value!r}: {advice}")
+
+
+def _is_span(factors: Sequence[Any]) -> bool:
+    numbers = len(factors) == 2 and all(isinstance(factor, int | float) for factor in factors)
+    return numbers and 0 < factors[0] <= factors[1]
