@@ -35,6 +35,7 @@ def new_cfg() -> CfgNode:
     cfg.INPUT.SCALE_JITTER = (1.0, 1.0)  # photos times a random factor of this range, cut to their training size
     cfg.INPUT.COPY_PASTE = 0.0  # how many photos get instances of another one pasted on, as a share
 
+    cfg.MODEL.ANCHOR_GENERATOR.FIT = False  # set SIZES and ASPECT_RATIOS to what suits the training boxes
     cfg.MODEL.ROI_MASK_HEAD.LOSS_WEIGHT = 1.0  # of loss_mask in the sum; Detectron2 has keys for the other losses
 
     cfg.SOLVER.OPTIMIZER = "SGD"  # "AdamW"

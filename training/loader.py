@@ -58,7 +58,7 @@ class Mapper:
         if self.bgr:
             pixels = pixels[:, :, ::-1]
         instances = detection_utils.annotations_to_instances(record["annotations"], size, self.mask_format)
-        if self.crops:
+        if self.crops and len(instances):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),

@@ -25,6 +25,7 @@ from detectron2.utils.env import seed_all_rng
 
 from maskserve.modeling.predictor import Predictor, pick_device
 from maskserve.protos.errors import ConfigError
+from maskserve.training.anchors import fit_anchors
 from maskserve.training.curves import draw_curves, read_log
 from maskserve.training.datasets.manifest import Dataset, Manifest, dataset_dicts, load_dataset
 from maskserve.training.evaluate import Evaluation, evaluate
@@ -132,6 +133,8 @@ def _prepare(
         seed=job.seed,
         overrides=job.overrides,
     )
+    if cfg.MODEL.ANCHOR_GENERATOR.FIT:
+        cfg = fit_anchors(cfg, _split(dataset).records, say=progress.note)
     seed_all_rng(job.seed)
     model = build_model(_on_device(cfg))
     loaded = load_into(model, weights)

@@ -165,6 +165,12 @@ def test_mapping_a_photo_leaves_its_record_as_it_was(records):
         assert (a["segmentation"][0] == before).all()
 
 
+def test_a_photo_without_labels_can_be_jittered(records):
+    records[0]["annotations"] = []
+    mapper = Mapper(config("INPUT.SCALE_JITTER", "(0.5,2.0)"), records)
+    assert len(mapper(records[0])["instances"]) == 0
+
+
 def test_photos_without_labels_get_pasted_ones_too(records):
     for photo in records[1:]:
         photo["annotations"] = []
