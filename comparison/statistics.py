@@ -75,8 +75,8 @@ def compute_statistics(
         score_threshold=score_threshold,
         resamples=resamples,
         seed=seed,
-        box=_kind(*arms["bbox"], names),
-        mask=_kind(*arms["segm"], names),
+        box=_kind(arms["bbox"], names),
+        mask=_kind(arms["segm"], names),
         confusion=tuple(
             entry for arm, of in zip(ARM_NAMES, became, strict=True) for entry in confusion(arm, of.values(), ids)
         ),
@@ -108,13 +108,14 @@ def _by_class(run: COCOeval, manifest: Manifest) -> list[list[Matches]]:
     return [by_id[category_id] for category_id in category_ids(manifest)]
 
 
-def _kind(a: ArmAp, b: ArmAp, class_names: Sequence[str]) -> Kind:
+def _kind(arms: Sequence[ArmAp], class_names: Sequence[str]) -> Kind:
     curves = [
         curve
-        for arm, ap in zip(ARM_NAMES, (a, b), strict=True)
+        for arm, ap in zip(ARM_NAMES, arms, strict=True)
         for iou, place in ((0.5, IOU_50), (0.75, IOU_75))
         for curve in _curves(arm, iou, [precision_curve(by_area[0], place) for by_area in ap.matches], class_names)
     ]
+    a, b = arms
     return Kind(rows(a, b, class_names), tuple(curves))
 
 
