@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,13 @@ def test_help_has_an_example(command: str) -> None:
     result = _run(command, "--help")
     assert result.exit_code == 0
     assert f"maskserve data {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_the_docs_name_every_option(repo_root: Path, command: str) -> None:
+    text = (repo_root / "docs/data.md").read_text()
+    options = re.findall(r"--[a-z][a-z-]+", _run(command, "--help").stdout)
+    assert [option for option in options if option != "--help" and option not in text] == []
 
 
 def test_help_loads_neither_numpy_nor_torch() -> None:
