@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from maskserve.cli.main import main
 from tests.training.datasets.labelme_files import square, write_labelme
+from tests.training.datasets.via_files import polygon, write_via
 
 
 def _run(*words: object) -> Result:
@@ -28,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 def test_drawn_pandas_go_the_way_of_a_users_photos(tmp_path: Path) -> None:
     drawn = _run("make-pandas", tmp_path / "pandas", "--train", 6, "--test", 3)
     assert drawn.exit_code == 0, drawn.output
-    assert drawn.stdout.strip().endswith(f"maskserve data import-labelme {tmp_path / 'pandas'} -o dataset")
-    imported = _run("import-labelme", tmp_path / "pandas", "-o", tmp_path / "set")
+    assert drawn.stdout.strip().endswith(f"maskserve data import {tmp_path / 'pandas'} -o dataset")
+    imported = _run("import", tmp_path / "pandas", "-o", tmp_path / "set")
     assert imported.exit_code == 0, imported.output
     assert imported.stdout.strip().endswith(f"maskserve train all --data {tmp_path / 'set'}")
     checked = _run("check", tmp_path / "pandas", tmp_path / "set")
@@ -41,7 +43,7 @@ def test_drawn_pandas_go_the_way_of_a_users_photos(tmp_path: Path) -> None:
 
 
 def test_an_import_prints_json_for_machines(folder: Path, tmp_path: Path) -> None:
-    summary = json.loads(_run("import-labelme", folder, "-o", tmp_path / "set", "--json").stdout)
+    summary = json.loads(_run("import", folder, "-o", tmp_path / "set", "--json").stdout)
     assert summary["class_names"] == ["cat", "dog"]
     assert summary["images"] == {"train": 8, "test": 2}
     assert summary["instances"]["test"] == {"cat": 1, "dog": 1}
@@ -51,7 +53,7 @@ def test_an_import_prints_json_for_machines(folder: Path, tmp_path: Path) -> Non
 def test_a_label_list_is_read_from_a_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ndog\n\ncat\n")
     summary = json.loads(
-        _run("import-labelme", folder, "-o", tmp_path / "set", "--json", "--labels", tmp_path / "labels.txt").stdout
+        _run("import", folder, "-o", tmp_path / "set", "--json", "--labels", tmp_path / "labels.txt").stdout
     )
     assert summary["class_names"] == ["dog", "cat"]
 
@@ -59,10 +61,45 @@ def test_a_label_list_is_read_from_a_file(folder: Path, tmp_path: Path) -> None:
 def test_warnings_of_an_import_are_told_and_not_all_of_many(folder: Path, tmp_path: Path) -> None:
     point = {"label": "cat", "points": [[1, 1]], "shape_type": "point"}
     write_labelme(folder / "points", [point] * 12)
-    result = _run("import-labelme", folder, "-o", tmp_path / "set")
+    result = _run("import", folder, "-o", tmp_path / "set")
     assert result.exit_code == 0
     assert result.stderr.count("no-area") == 10
-    assert f"and 2 more; see them all with `maskserve data check {folder}`" in result.stderr
+    assert "and 2 more; see them all with --json" in result.stderr
+
+
+def test_the_commands_first_name_still_works_and_is_not_listed(folder: Path, tmp_path: Path) -> None:
+    result = _run("import-labelme", folder, "-o", tmp_path / "set")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "set/train.json").is_file()
+    assert "import-labelme" not in _run("--help").stdout
+
+
+def test_via_labels_are_imported_with_the_attribute_that_is_the_class(tmp_path: Path) -> None:
+    corners = [(1, 1), (30, 1), (30, 30)]
+    path = write_via(tmp_path / "via.json", {f"{n}.jpg": [polygon(corners, kind="cat", sex="f")] for n in range(5)})
+    refused = _run("import", path, "-o", tmp_path / "set")
+    assert refused.exit_code == 1
+    assert "kind (cat); sex (f)" in refused.stderr
+    imported = _run("import", path, "-o", tmp_path / "set", "--via-attribute", "kind", "--json")
+    assert json.loads(imported.stdout)["class_names"] == ["cat"]
+
+
+def test_a_dataset_goes_out_to_labelme_and_in_again(folder: Path, tmp_path: Path) -> None:
+    _run("import", folder, "-o", tmp_path / "set")
+    exported = _run("export", tmp_path / "set", "--format", "labelme", "-o", tmp_path / "labels")
+    assert exported.exit_code == 0, exported.output
+    again = f"maskserve data import {tmp_path / 'labels'} -o dataset"
+    assert exported.stdout.strip().endswith(
+        f"10 files with 10 polygons in {tmp_path / 'labels'}. Next: correct them in labelme, then {again}"
+    )
+    first, second = (
+        json.loads(_run("import", path, "-o", tmp_path / "again", "--json").stdout)
+        for path in (tmp_path / "set", tmp_path / "labels")
+    )
+    assert first == second
+    assert _run("export", tmp_path / "set", "-o", tmp_path / "labels").exit_code == 1
+    replaced = _run("export", tmp_path / "set", "-o", tmp_path / "labels", "--overwrite", "--json")
+    assert json.loads(replaced.stdout)["shapes"] == 10
 
 
 def test_check_exits_with_1_on_errors_and_names_file_and_shape(folder: Path) -> None:
@@ -94,15 +131,17 @@ def test_check_prints_json_for_machines(folder: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("import-labelme", "nowhere"),
-        ("import-labelme", "empty"),
-        ("import-labelme", "broken"),
+        ("import", "nowhere"),
+        ("import", "empty"),
+        ("import", "broken"),
+        ("export", "nowhere", "-o", "labels"),
+        ("export", "broken", "-o", "labels"),
         ("check", "nowhere"),
         ("check", "empty"),
         ("show", "nowhere"),
         ("show", "broken"),
         ("make-pandas", "broken"),
-        ("import-labelme", "good", "--labels", "nowhere.txt"),
+        ("import", "good", "--labels", "nowhere.txt"),
         ("check", "good", "--labels", "empty.txt"),
     ],
 )
@@ -128,9 +167,11 @@ def test_bad_input_ends_with_one_message_and_nothing_written(
     "words",
     [
         (),
-        ("import-labelme",),
-        ("import-labelme", "x", "--test-fraction", "2"),
-        ("import-labelme", "x", "--test-fraction", "0.6", "--val-fraction", "0.6"),
+        ("import",),
+        ("import", "x", "--test-fraction", "2"),
+        ("import", "x", "--test-fraction", "0.6", "--val-fraction", "0.6"),
+        ("export", "x"),
+        ("export", "x", "-o", "labels", "--format", "voc"),
         ("make-pandas", "x", "--train", "0"),
         ("show", "x", "--count", "0"),
     ],
@@ -139,11 +180,18 @@ def test_a_wrong_command_line_exits_with_2(words: tuple[str, ...]) -> None:
     assert _run(*words).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["import-labelme", "check", "show", "make-pandas"])
+@pytest.mark.parametrize("command", ["import", "export", "check", "show", "make-pandas"])
 def test_help_has_an_example(command: str) -> None:
     result = _run(command, "--help")
     assert result.exit_code == 0
     assert f"maskserve data {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_the_docs_name_every_option(repo_root: Path, command: str) -> None:
+    text = (repo_root / "docs/data.md").read_text()
+    options = re.findall(r"--[a-z][a-z-]+", _run(command, "--help").stdout)
+    assert [option for option in options if option != "--help" and option not in text] == []
 
 
 def test_help_loads_neither_numpy_nor_torch() -> None:

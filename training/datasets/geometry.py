@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import shapely
@@ -11,28 +12,66 @@ from shapely.geometry import Polygon as ShapelyPolygon
 
 Polygon = list[tuple[float, float]]
 SMALLEST_AREA_PX = 1e-6
+DECIMALS = 2
+"""Coordinates are kept to a hundredth of a pixel; what has no area then never had one."""
+ROUND_CORNERS = 48
+"""A circle or ellipse becomes a polygon of so many corners."""
+
+
+def rounded(outline: Iterable[tuple[float, float]]) -> Polygon:
+    return [(round(x, DECIMALS), round(y, DECIMALS)) for x, y in outline]
 
 
 def has_area(outline: Sequence[tuple[float, float]]) -> bool:
-    return len(outline) >= 3 and ShapelyPolygon(outline).convex_hull.area > SMALLEST_AREA_PX
+    return len(outline) >= 3 and ShapelyPolygon(rounded(outline)).convex_hull.area > SMALLEST_AREA_PX
 
 
 def clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:
-    """The parts of a polygon inside a photo of `size` (height, width) that have an area."""
+    """The parts of a polygon inside a photo of `size` (height, width) that have an area, rounded."""
     height, width = size
     if not has_area(outline):
         return []
+    outline = rounded(outline)
     if all(0 <= x <= width and 0 <= y <= height for x, y in outline):
         return [outline]
     cut = shapely.make_valid(ShapelyPolygon(outline)).intersection(shapely.box(0, 0, width, height))
     parts = shapely.get_parts(shapely.get_parts(cut))
-    return [list(p.exterior.coords)[:-1] for p in parts if p.geom_type == "Polygon" and p.area > SMALLEST_AREA_PX]
+    return [o for p in parts if p.geom_type == "Polygon" and has_area(o := rounded(p.exterior.coords[:-1]))]
+
+
+def clip_all(outlines: Iterable[Polygon], size: tuple[int, int]) -> tuple[Polygon, ...]:
+    """The parts of several polygons inside a photo, see `clip`."""
+    return tuple(part for outline in outlines for part in clip(outline, size))
+
+
+def ellipse(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0.0) -> Polygon:
+    """A polygon with its corners on the ellipse; `turn` in radians, clockwise as the y axis points down.
+
+    None (an empty list) when a radius is 0 or less.
+    """
+    if min(radii) <= 0:
+        return []
+    corners = []
+    for k in range(ROUND_CORNERS):
+        t = 2 * math.pi * k / ROUND_CORNERS
+        along, across = radii[0] * math.cos(t), radii[1] * math.sin(t)
+        x = along * math.cos(turn) - across * math.sin(turn)
+        y = along * math.sin(turn) + across * math.cos(turn)
+        corners.append((centre[0] + x, centre[1] + y))
+    return corners
+
+
+def rle_geometry(rle: Mapping[str, Any], *, crowd: bool) -> dict[str, Any]:
+    """As `coco_geometry`, for a COCO RLE, which stays as it is."""
+    packed = coco_mask.frPyObjects(dict(rle), *rle["size"]) if isinstance(rle["counts"], list) else rle
+    bbox = [float(v) for v in coco_mask.toBbox(packed)]
+    return {"segmentation": dict(rle), "bbox": bbox, "area": int(coco_mask.area(packed)), "iscrowd": int(crowd)}
 
 
 def coco_geometry(polygons: Sequence[Polygon], size: tuple[int, int]) -> dict[str, Any]:
     """`segmentation`, `bbox` (XYWH px), `area` (px, overlaps once) and `iscrowd` of one object."""
-    flat = [[round(v, 2) for point in outline for v in point] for outline in polygons]
+    flat = [[v for point in rounded(outline) for v in point] for outline in polygons]
     xs, ys = [x for p in flat for x in p[::2]], [y for p in flat for y in p[1::2]]
     area_px = int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(flat, *size))))
-    bbox = [round(v, 2) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
+    bbox = [round(v, DECIMALS) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
     return {"segmentation": flat, "bbox": bbox, "area": area_px, "iscrowd": 0}

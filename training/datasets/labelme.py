@@ -1,7 +1,7 @@
 """Reads labelme JSON (versions 3 to 5): file ▶ checked fields ▶ shapes ▶ polygons ▶ instances.
 
     LabelledPhoto           one labelme file and the photo it belongs to
-    Instance                shapes of one label joined by `group_id`: polygons in px of the EXIF-oriented photo
+    instances               shapes of one label joined by `group_id`: polygons in px of the EXIF-oriented photo
 
 Rectangles and circles become polygons, labelme 5's `mask` bitmaps are traced; points and lines have no area and are
 left out, as are the labels `__ignore__` and `_background_`.
@@ -24,11 +24,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.geometry import Polygon
+from maskserve.training.datasets.example import Instance
+from maskserve.training.datasets.geometry import Polygon, ellipse
 
 SKIPPED_LABELS = frozenset({"__ignore__", "_background_"})
+"""What is nobody's object, in labelme's own label lists and in files made from them."""
 AREA_SHAPES = frozenset({"polygon", "rectangle", "circle", "mask"})
-CIRCLE_CORNERS = 48
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,6 @@ class LabelledPhoto:
             f"{self.path}: its photo {self.image_path} is missing; put it there, correct imagePath, "
             "or save in labelme with the image data embedded."
         )
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One object: polygons (x, y) px of its visible parts; `shapes` are the places of its shapes in the file."""
-
-    label: str
-    polygons: tuple[Polygon, ...]
-    shapes: tuple[int, ...]
 
 
 def is_labelme(content: object) -> bool:
@@ -140,8 +132,7 @@ def polygons(shape: Shape) -> list[Polygon]:
         return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
     if shape.kind == "circle":
         radius = math.hypot(x1 - x0, y1 - y0)
-        turns = [2 * math.pi * k / CIRCLE_CORNERS for k in range(CIRCLE_CORNERS)]
-        return [[(x0 + radius * math.cos(t), y0 + radius * math.sin(t)) for t in turns]] if radius else []
+        return [ellipse((x0, y0), (radius, radius))] if radius else []
     return _traced(shape, (min(x0, x1), min(y0, y1)))
 
 
