@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "maskserve.cli.data:data",
     "train": "maskserve.cli.train:train",
     "evaluate": "maskserve.cli.evaluate:evaluate",
+    "compare": "maskserve.cli.compare:compare",
     "package": "maskserve.cli.package:package",
     "predict": "maskserve.cli.predict:predict",
     "gateway": "maskserve.cli.gateway:gateway",

@@ -1,4 +1,10 @@
 """Two trained arms on the same photos: statistics, cost, pictures, verdict; one page and one JSON file.
 
 results.py       what a comparison says, as plain values (the JSON's shape)
+run.py           the pipeline: runs and data ─▶ answers ─▶ statistics ─▶ cost ─▶ served ─▶ verdict ─▶ files
+arms.py          a run folder or an archive ─▶ predictor, and what it is in words
+cost.py          latency in turns, sizes; memory.py: peak memory of a fresh process
+served.py        AP of what TorchServe answers, beside the offline AP
+cautions.py      what a reader must know before believing the difference
+pictures.py, plots.py, page.py, templates/       the page
 """

@@ -1,0 +1,177 @@
+"""The same photos through the running TorchServe: AP of what it answers must be AP of the weights.
+
+    photo's bytes ─▶ client (gRPC) ─▶ TorchServe ─▶ Segmentation ─▶ COCO results ─▶ AP | offline AP ─▶ equal?
+
+The score threshold sent is 0 and the maximum as high as the contract has it, so that the answer is all that the model
+keeps and AP sees the same instances.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskserve.client import Client, RequestError
+from maskserve.comparison.arms import Arm
+from maskserve.comparison.results import Ap, ArmName, Served, ServedArm, Statistics
+from maskserve.protos.errors import ConfigError, DataError
+from maskserve.protos.types import Segmentation, SegmentOptions
+from maskserve.training.datasets.manifest import Manifest
+from maskserve.training.evaluate import category_ids, ground_truth, score
+from maskserve.training.loader import Record
+from maskserve.training.package import Package
+
+TOLERANCE = 0.1
+"""AP points: what float32 on other threads may move."""
+ALL = SegmentOptions(score_threshold=0.0, max_instances=1000)
+
+
+@dataclass(frozen=True)
+class Server:
+    """The running TorchServe, and what the arms are called there."""
+
+    address: str = "localhost:7070"
+    models: tuple[str | None, str | None] = (None, None)
+    """NAME or NAME:VERSION of a and b; None: as `maskserve package` names the run, the default version."""
+    token: str | Path | None = None
+    timeout_s: float = 60.0
+
+    def connect(self) -> Client:
+        """Raises ConfigError for an address or token that cannot be used."""
+        return Client(self.address, token=self.token, timeout_s=self.timeout_s)
+
+    def model(self, arm: Arm) -> tuple[str, str]:
+        """(name, version), "" for the default version."""
+        name, _, version = (self.models[0 if arm.name == "a" else 1] or arm.facts.model).partition(":")
+        return name, version
+
+
+def check_server(server: Server, arms: Sequence[Arm], packages: Mapping[ArmName, Package], record: Record) -> None:
+    """One photo through both served models, before the long work begins.
+
+    Raises:
+        ConfigError: a served archive holds other weights than the run.
+        DataError: the photo cannot be sent.
+        ServerError: TorchServe does not answer.
+    """
+    with server.connect() as client:
+        for arm in arms:
+            answer, _ = _ask(client, server, arm, record)
+            if answer.model.archive_digest != packages[arm.name].archive_digest:
+                raise ConfigError(
+                    f"TorchServe serves other weights as {':'.join(filter(None, server.model(arm)))} (digest "
+                    f"{answer.model.archive_digest[:12]}) than {arm.path} holds "
+                    f"({packages[arm.name].archive_digest[:12]}); run `maskserve package {arm.path}` and start "
+                    f"TorchServe again, or say which model it is with --model-{arm.name}"
+                )
+
+
+def measure_served(
+    server: Server,
+    arms: Sequence[Arm],
+    packages: Mapping[ArmName, Package],
+    manifest: Manifest,
+    records: Sequence[Record],
+    statistics: Statistics,
+    on_photo: Callable[[], None] = lambda: None,
+) -> Served:
+    """AP of both served models on all `records`, beside that in `statistics`.
+
+    Raises:
+        DataError: a photo cannot be sent as it is.
+        ServerError: TorchServe does not answer.
+    """
+    with server.connect() as client:
+        measured = tuple(
+            _measure(client, server, arm, packages[arm.name], manifest, records, statistics, on_photo) for arm in arms
+        )
+    equal = all(arm.same_weights and _close(arm) for arm in measured)
+    return Served(server.address, measured, TOLERANCE, equal)
+
+
+def _measure(
+    client: Client,
+    server: Server,
+    arm: Arm,
+    package: Package,
+    manifest: Manifest,
+    records: Sequence[Record],
+    statistics: Statistics,
+    on_photo: Callable[[], None],
+) -> ServedArm:
+    results: list[dict[str, Any]] = []
+    answers: list[Segmentation] = []
+    spent_ms: list[float] = []
+    for record in records:
+        answer, took_ms = _ask(client, server, arm, record)
+        results += to_results(
+            answer, record["image_id"], dict(zip(manifest.class_names, category_ids(manifest), strict=True))
+        )
+        answers.append(answer)
+        spent_ms.append(took_ms)
+        on_photo()
+    truth = ground_truth(manifest, {record["image_id"] for record in records})
+    p50, p95 = np.percentile(spent_ms, (50, 95))
+    model = answers[-1].model
+    return ServedArm(
+        arm=arm.name,
+        model=model.name,
+        version=model.version,
+        archive_digest=model.archive_digest,
+        same_weights={answer.model.archive_digest for answer in answers} == {package.archive_digest},
+        mask_ap=score(truth, results, "segm", manifest.class_names).ap,
+        mask_ap_offline=_offline(statistics.mask.rows[0], arm.name),
+        box_ap=score(truth, results, "bbox", manifest.class_names).ap,
+        box_ap_offline=_offline(statistics.box.rows[0], arm.name),
+        round_trip_p50_ms=float(p50),
+        round_trip_p95_ms=float(p95),
+    )
+
+
+def to_results(answer: Segmentation, image_id: Any, category_ids: Mapping[str, int]) -> list[dict[str, Any]]:
+    """An answer as pycocotools wants it: boxes XYWH px, masks as RLE of the whole photo.
+
+    Args:
+        category_ids: by class name.
+    """
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[instance.class_name],
+            "bbox": [left, top, right - left, bottom - top],
+            "segmentation": {"size": list(instance.mask_rle.size), "counts": instance.mask_rle.counts},
+            "score": instance.score,
+        }
+        for instance in answer.instances
+        if instance.mask_rle
+        for left, top, right, bottom in [instance.box_xyxy]
+    ]
+
+
+def _ask(client: Client, server: Server, arm: Arm, record: Record) -> tuple[Segmentation, float]:
+    name, version = server.model(arm)
+    photo = Path(record["file_name"])
+    image = photo.read_bytes()
+    start = time.perf_counter()
+    try:
+        answer = client.predict(image, model=name, version=version, options=ALL)
+    except RequestError as error:
+        raise DataError(f"{photo}: TorchServe cannot answer it: {error}") from error
+    return answer, (time.perf_counter() - start) * 1000
+
+
+def _offline(row: Any, arm: ArmName) -> Ap:
+    return row.a if arm == "a" else row.b
+
+
+def _close(arm: ServedArm) -> bool:
+    pairs = ((arm.mask_ap, arm.mask_ap_offline), (arm.box_ap, arm.box_ap_offline))
+    return all(
+        served == offline if None in (served, offline) else abs(served - offline) <= TOLERANCE
+        for served, offline in pairs
+    )
