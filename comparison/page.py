@@ -40,6 +40,7 @@ def render_page(comparison: Comparison, galleries: Sequence[Gallery]) -> str:
         "row_name": row_name,
         "row_groups": row_groups,
         "ahead": ahead,
+        "photo_name": lambda photo: Path(photo.file_name).name,
     }
     return environment.get_template("page.html").render(
         c=comparison,

@@ -139,7 +139,7 @@ class _Drawer:
 def _panel(who: Literal["labels", "a", "b"], small: NDArray[np.uint8], segmentation: Segmentation) -> Panel:
     drawn = draw_overlay(small, segmentation, legend=False, scores=who != "labels")
     jpeg = encode_picture(drawn, "jpeg", quality=JPEG_QUALITY)
-    return Panel(who, jpeg, *drawn.shape[:2], in_words(segmentation, scores=who != "labels"))
+    return Panel(who, jpeg, drawn.shape[0], drawn.shape[1], in_words(segmentation, scores=who != "labels"))
 
 
 def in_words(segmentation: Segmentation, *, scores: bool) -> str:

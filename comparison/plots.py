@@ -38,7 +38,7 @@ MAX_CLASSES = 8
 """With a curve of their own."""
 MAX_LETTERS = 28
 RECALLS = np.linspace(0, 1, 101)
-STYLE = {
+STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9,
@@ -195,14 +195,14 @@ def _calibration(comparison: Comparison) -> Figure:
         filled = [one for one in part.bins if one.count]
         scores, precisions = [one.mean_score for one in filled], [one.precision for one in filled]
         colour = ARM_COLOURS[part.arm]
-        axes.plot(scores, precisions, linestyle=DASHES[part.arm], color=colour, linewidth=1.2)
-        sizes = [12 + 110 * one.count / most for one in filled]
+        axes.plot(scores, precisions, linestyle=DASHES[part.arm], color=colour, linewidth=1.2, alpha=0.5)
+        sizes = [10 + 150 * one.count / most for one in filled]
         axes.scatter(scores, precisions, s=sizes, marker=MARKERS[part.arm], color=colour, alpha=0.75, linewidths=0)
         axes.plot([], [], linestyle=DASHES[part.arm], color=colour, marker=MARKERS[part.arm], label=part.arm.upper())
     axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="score that the model gives", ylabel="share that is right")
     axes.text(0.04, 0.9, "too modest", transform=axes.transAxes)
     axes.text(0.96, 0.06, "too sure", transform=axes.transAxes, ha="right")
-    axes.legend(loc="center right", frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     axes.grid()
     axes.tick_params(length=0)
     return figure

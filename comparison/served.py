@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,19 @@ import numpy as np
 
 from maskserve.client import Client, RequestError
 from maskserve.comparison.arms import Arm
-from maskserve.comparison.results import Ap, ArmName, Served, ServedArm, Statistics
+from maskserve.comparison.results import Ap, ArmName, Kind, Served, ServedArm, Statistics
+from maskserve.comparison.statistics import compute_statistics
 from maskserve.protos.errors import ConfigError, DataError
-from maskserve.protos.types import Segmentation, SegmentOptions
+from maskserve.protos.types import ModelInfo, Segmentation, SegmentOptions
 from maskserve.training.datasets.manifest import Manifest
-from maskserve.training.evaluate import category_ids, ground_truth, score
+from maskserve.training.evaluate import category_ids
 from maskserve.training.loader import Record
 from maskserve.training.package import Package
 
 TOLERANCE = 0.1
 """AP points: what float32 on other threads may move."""
 ALL = SegmentOptions(score_threshold=0.0, max_instances=1000)
+_NOBODY = ModelInfo("", "", "")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def measure_served(
     manifest: Manifest,
     records: Sequence[Record],
     statistics: Statistics,
-    on_photo: Callable[[], None] = lambda: None,
+    on_answer: Callable[[], None] = lambda: None,
 ) -> Served:
     """AP of both served models on all `records`, beside that in `statistics`.
 
@@ -86,48 +88,53 @@ def measure_served(
         DataError: a photo cannot be sent as it is.
         ServerError: TorchServe does not answer.
     """
+    ids = dict(zip(manifest.class_names, category_ids(manifest), strict=True))
+    heard = {arm.name: _Heard() for arm in arms}
     with server.connect() as client:
-        measured = tuple(
-            _measure(client, server, arm, packages[arm.name], manifest, records, statistics, on_photo) for arm in arms
-        )
-    equal = all(arm.same_weights and _close(arm) for arm in measured)
-    return Served(server.address, measured, TOLERANCE, equal)
+        for record in records:
+            for arm in arms:
+                answer, took_ms = _ask(client, server, arm, record)
+                heard[arm.name].add(answer, took_ms, to_results(answer, record["image_id"], ids))
+                on_answer()
+    # the same computation as offline; its bootstrap is not needed
+    again = compute_statistics(manifest, heard["a"].results, heard["b"].results, split=statistics.split, resamples=1)
+    measured = tuple(_served_arm(arm.name, heard[arm.name], packages[arm.name], again, statistics) for arm in arms)
+    return Served(
+        address=server.address,
+        arms=measured,
+        tolerance=TOLERANCE,
+        equal=all(arm.same_weights and _is_close(arm) for arm in measured),
+    )
 
 
-def _measure(
-    client: Client,
-    server: Server,
-    arm: Arm,
-    package: Package,
-    manifest: Manifest,
-    records: Sequence[Record],
-    statistics: Statistics,
-    on_photo: Callable[[], None],
-) -> ServedArm:
-    results: list[dict[str, Any]] = []
-    answers: list[Segmentation] = []
-    spent_ms: list[float] = []
-    for record in records:
-        answer, took_ms = _ask(client, server, arm, record)
-        results += to_results(
-            answer, record["image_id"], dict(zip(manifest.class_names, category_ids(manifest), strict=True))
-        )
-        answers.append(answer)
-        spent_ms.append(took_ms)
-        on_photo()
-    truth = ground_truth(manifest, {record["image_id"] for record in records})
-    p50, p95 = np.percentile(spent_ms, (50, 95))
-    model = answers[-1].model
+@dataclass
+class _Heard:
+    """What one served model answered."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    digests: set[str] = field(default_factory=set)
+    spent_ms: list[float] = field(default_factory=list)
+    model: ModelInfo = _NOBODY
+
+    def add(self, answer: Segmentation, took_ms: float, results: list[dict[str, Any]]) -> None:
+        self.results += results
+        self.digests.add(answer.model.archive_digest)
+        self.spent_ms.append(took_ms)
+        self.model = answer.model
+
+
+def _served_arm(arm: ArmName, heard: _Heard, package: Package, served: Statistics, offline: Statistics) -> ServedArm:
+    p50, p95 = np.percentile(heard.spent_ms, (50, 95))
     return ServedArm(
-        arm=arm.name,
-        model=model.name,
-        version=model.version,
-        archive_digest=model.archive_digest,
-        same_weights={answer.model.archive_digest for answer in answers} == {package.archive_digest},
-        mask_ap=score(truth, results, "segm", manifest.class_names).ap,
-        mask_ap_offline=_offline(statistics.mask.rows[0], arm.name),
-        box_ap=score(truth, results, "bbox", manifest.class_names).ap,
-        box_ap_offline=_offline(statistics.box.rows[0], arm.name),
+        arm=arm,
+        model=heard.model.name,
+        version=heard.model.version,
+        archive_digest=heard.model.archive_digest,
+        same_weights=heard.digests == {package.archive_digest},
+        mask_ap=_ap(served.mask, arm),
+        mask_ap_offline=_ap(offline.mask, arm),
+        box_ap=_ap(served.box, arm),
+        box_ap_offline=_ap(offline.box, arm),
         round_trip_p50_ms=float(p50),
         round_trip_p95_ms=float(p95),
     )
@@ -165,13 +172,14 @@ def _ask(client: Client, server: Server, arm: Arm, record: Record) -> tuple[Segm
     return answer, (time.perf_counter() - start) * 1000
 
 
-def _offline(row: Any, arm: ArmName) -> Ap:
-    return row.a if arm == "a" else row.b
+def _ap(kind: Kind, arm: ArmName) -> Ap:
+    """Of everything."""
+    return kind.rows[0].a if arm == "a" else kind.rows[0].b
 
 
-def _close(arm: ServedArm) -> bool:
+def _is_close(arm: ServedArm) -> bool:
     pairs = ((arm.mask_ap, arm.mask_ap_offline), (arm.box_ap, arm.box_ap_offline))
     return all(
-        served == offline if None in (served, offline) else abs(served - offline) <= TOLERANCE
+        served == offline if served is None or offline is None else abs(served - offline) <= TOLERANCE
         for served, offline in pairs
     )
