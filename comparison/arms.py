@@ -62,7 +62,7 @@ def open_arms(runs: tuple[Path, Path], scratch: Path) -> tuple[Arm, Arm]:
 
 def short_names(runs: tuple[Path, Path]) -> tuple[str, str]:
     """The last part in which the two paths differ, or both their last part."""
-    parts = [[part for part in run.resolve().with_suffix("").parts if part != "/"] for run in runs]
+    parts = [str(run.resolve()).removesuffix(".mar").split("/") for run in runs]
     for a, b in zip(reversed(parts[0]), reversed(parts[1]), strict=False):
         if a != b:
             return a, b
@@ -132,12 +132,12 @@ def _unpacked(archive: Path, folder: Path) -> Path:
     try:
         with zipfile.ZipFile(archive) as packed:
             card = json.loads(packed.read("model_card.json"))
+            facts, evaluation = {**card["training"], "model": card["name"]}, card["evaluation"]
             for theirs, ours in _FILES.items():
                 with packed.open(theirs) as read, (folder / ours).open("wb") as write:
                     shutil.copyfileobj(read, write, 1 << 20)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ConfigError(f"{archive}: neither a run folder nor an archive of `maskserve package` ({error})") from None
-    facts = {**card["training"], "model": card["name"]}
     (folder / "run.json").write_text(json.dumps(facts), encoding="utf-8")
-    (folder / "evaluation.json").write_text(json.dumps(card["evaluation"]), encoding="utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     return folder

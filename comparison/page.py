@@ -66,7 +66,6 @@ def command_line(comparison: Comparison) -> str:
     """What makes this page again."""
     a, b, statistics = comparison.a, comparison.b, comparison.statistics
     words = ["maskserve", "compare", a.run, b.run, "--data", statistics.data]
-    words += ["--split", statistics.split] if not statistics.data.endswith(".json") else []
     words += ["--resamples", str(statistics.resamples), "--seed", str(statistics.seed)]
     words += ["--latency-photos", str(len(comparison.cost.a.latency_ms))]
     if comparison.served:

@@ -6,7 +6,7 @@ each photo's quality ─▶ choose ─▶ photo scaled, labels | a | b drawn on 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -72,7 +72,6 @@ def draw_galleries(
     results: Mapping[ArmName, Results],
     statistics: Statistics,
     labels: Mapping[ArmName, str],
-    on_photo: Callable[[], None] = lambda: None,
 ) -> list[Gallery]:
     """The galleries of a page.
 
@@ -88,7 +87,6 @@ def draw_galleries(
         for photo in photos:
             shown.append(Shown(photo, () if photo.image_id in drawn else drawer.panels(photo.image_id)))
             drawn.add(photo.image_id)
-            on_photo()
         galleries.append(Gallery(title, tuple(shown)))
     return galleries
 

@@ -24,7 +24,7 @@ from maskserve.comparison.results import ALL_CLASSES, ARM_NAMES, ArmName, Compar
 
 # placeholders that the page's style sheet colours; any colours that nothing else has
 INK, LINE, ARM_COLOURS = "#010101", "#020202", {"a": "#030303", "b": "#040404"}
-_VARIABLES = {
+PLACEHOLDERS = {
     INK: "currentColor",
     LINE: "var(--line)",
     ARM_COLOURS["a"]: "var(--a)",
@@ -130,7 +130,7 @@ def _inline(svg: str, name: str) -> str:
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
-    for placeholder, variable in _VARIABLES.items():
+    for placeholder, variable in PLACEHOLDERS.items():
         svg = svg.replace(placeholder, variable)
     return svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
 

@@ -111,3 +111,11 @@ def test_ctrl_c_leaves_nothing(runs, pandas: Path, tmp_path: Path, monkeypatch: 
     words = (*runs, "--data", pandas, "--latency-photos", 1, "--resamples", 2, "-o", tmp_path / "out" / "deep")
     assert compare(*words).exit_code == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_is_in_the_docs(repo_root: Path):
+    from maskserve.cli.compare import compare as command
+
+    text = (repo_root / "docs" / "compare.md").read_text()
+    for option in (option for one in command.params for option in one.opts if option.startswith("--")):
+        assert option in text or option == "--output", option

@@ -11,6 +11,7 @@ import pytest
 
 from maskserve.comparison.cautions import cautions
 from maskserve.comparison.page import chance_text, command_line, confusion_rows, render_page, signed_text
+from maskserve.comparison.plots import PLACEHOLDERS
 from tests.comparison.made import CLASSES, HOSTILE, SENTENCE, make_comparison, make_galleries
 
 VOID = {"meta", "img", "br", "link"}
@@ -68,10 +69,10 @@ def test_the_verdict_comes_first_and_whole(read: Read):
     assert make_comparison().verdict.reasons[0] in verdict
 
 
-def test_too_few_photos_are_said_with_how_many_would_do():
+def test_an_open_verdict_looks_like_one():
     text = Read(render_page(make_comparison(decided=False), [])).text
-    assert "too few photos to tell which is more accurate" in text
-    assert "About 1,234 test photos would settle" in text
+    assert "these photos do not decide which is more accurate" in text
+    assert "do not decide" not in Read(render_page(make_comparison(), [])).text
 
 
 def test_a_hostile_class_name_is_text(page: str, read: Read):
@@ -91,6 +92,13 @@ def test_nothing_is_loaded(page: str, read: Read):
                 assert value.startswith(("#", "data:image/jpeg;base64,")), value
         assert not [key for key in attributes if key.startswith("on")]
     assert any("default-src 'none'" in (meta.get("content") or "") for meta in read.all("meta"))
+
+
+def test_plots_take_the_pages_colours(page: str):
+    """Else they would be unreadable in dark mode."""
+    for placeholder, variable in PLACEHOLDERS.items():
+        assert placeholder not in page
+        assert f": {variable}" in page
 
 
 def test_links_lead_somewhere_and_no_id_is_there_twice(read: Read):
