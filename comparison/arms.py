@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 
 from maskserve.comparison.results import ARM_NAMES, ArmFacts, ArmName
 from maskserve.modeling.config import load_cfg
+from maskserve.modeling.network import BASIC_BLOCK_CHANNELS, BASIC_BLOCK_DEPTHS, DEFAULT_RES2_CHANNELS
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
 from maskserve.training.package import read_run
@@ -70,12 +71,8 @@ def short_names(runs: tuple[Path, Path]) -> tuple[str, str]:
 
 
 def network(cfg: CfgNode) -> str:
-    """The backbone in words, its width where that is unusual."""
-    if "mobilenetv2" in cfg.MODEL.BACKBONE.NAME:
-        return _with_width("MobileNetV2", cfg.MODEL.MOBILENETV2.WIDTH_MULT)
-    resnets = cfg.MODEL.RESNETS
-    usual = 256 if resnets.DEPTH >= 50 else 64  # bottleneck blocks, basic blocks
-    return _with_width(f"ResNet-{resnets.DEPTH}", resnets.RES2_OUT_CHANNELS / usual)
+    """The network in words, its width where that is unusual."""
+    return _backbone(cfg) + (" lite" if cfg.MODEL.LITE else "")
 
 
 def started_from(init: Mapping[str, Any], cfg: CfgNode) -> str:
@@ -86,9 +83,9 @@ def started_from(init: Mapping[str, Any], cfg: CfgNode) -> str:
     if init.get("kind") == "coco":
         return f"a Mask R-CNN trained on COCO, heads included: {source} ({licence})"
     if init.get("kind") == "imagenet":
-        return f"an ImageNet-trained {network(cfg)}: {source} ({licence}); FPN and heads random"
+        return f"an ImageNet-trained {_backbone(cfg)}: {source} ({licence}); FPN and heads random"
     if init.get("kind") == "file":
-        return f"{network(cfg)} of a file: {init.get('loaded', source)} ({licence}); the rest random"
+        return f"{_backbone(cfg)} of a file: {init.get('loaded', source)} ({licence}); the rest random"
     return _UNKNOWN
 
 
@@ -114,6 +111,14 @@ def _labels(cfgs: tuple[CfgNode, CfgNode], runs: tuple[Path, Path]) -> tuple[str
 
 def _told_apart(names: tuple[str, str]) -> tuple[str, str]:
     return names if names[0] != names[1] else (f"{names[0]} (A)", f"{names[1]} (B)")
+
+
+def _backbone(cfg: CfgNode) -> str:
+    if "mobilenetv2" in cfg.MODEL.BACKBONE.NAME:
+        return _with_width("MobileNetV2", cfg.MODEL.MOBILENETV2.WIDTH_MULT)
+    resnets = cfg.MODEL.RESNETS
+    usual = BASIC_BLOCK_CHANNELS if resnets.DEPTH in BASIC_BLOCK_DEPTHS else DEFAULT_RES2_CHANNELS
+    return _with_width(f"ResNet-{resnets.DEPTH}", resnets.RES2_OUT_CHANNELS / usual)
 
 
 def _with_width(name: str, width: float) -> str:

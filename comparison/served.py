@@ -57,19 +57,20 @@ def check_server(server: Server, arms: Sequence[Arm], packages: Mapping[ArmName,
     """One photo through both served models, before the long work begins.
 
     Raises:
-        ConfigError: a served archive holds other weights than the run.
+        ConfigError: a served archive is not what `maskserve package` makes of the run.
         DataError: the photo cannot be sent.
         ServerError: TorchServe does not answer.
     """
     with server.connect() as client:
         for arm in arms:
             answer, _ = _ask(client, server, arm, record)
-            if answer.model.archive_digest != packages[arm.name].archive_digest:
+            served, ours = answer.model.archive_digest, packages[arm.name].archive_digest
+            if served != ours:
                 raise ConfigError(
-                    f"TorchServe serves other weights as {':'.join(filter(None, server.model(arm)))} (digest "
-                    f"{answer.model.archive_digest[:12]}) than {arm.path} holds "
-                    f"({packages[arm.name].archive_digest[:12]}); run `maskserve package {arm.path}` and start "
-                    f"TorchServe again, or say which model it is with --model-{arm.name}"
+                    f"what TorchServe serves as {':'.join(filter(None, server.model(arm)))} is not {arm.path} (digest "
+                    f"{served[:12]}, the run's is {ours[:12]}): other weights, or packaged by another version of "
+                    f"maskserve. Run `maskserve package {arm.path}` and start TorchServe again, or say which model it "
+                    f"is with --model-{arm.name}"
                 )
 
 

@@ -88,5 +88,5 @@ def test_other_weights_under_the_name_are_refused_at_once(real_torchserve, arms,
     """Before any time is spent on measuring."""
     stranger = make_run(tmp_path / "stranger", "mobilenetv2", seed=7)
     other = {arm.name: package_run(stranger, tmp_path / "store") for arm in arms}
-    with pytest.raises(ConfigError, match=r"serves other weights as mask_rcnn_r50_fpn .*maskserve package"):
+    with pytest.raises(ConfigError, match=r"serves as mask_rcnn_r50_fpn is not .*resnet50 "):
         check_server(Server(real_torchserve.address), arms, other, dataset_dicts(manifest)[0])
