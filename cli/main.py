@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "maskserve.cli.train:train",
     "model": "maskserve.cli.model:model",
     "evaluate": "maskserve.cli.evaluate:evaluate",
+    "compare": "maskserve.cli.compare:compare",
     "package": "maskserve.cli.package:package",
     "predict": "maskserve.cli.predict:predict",
     "gateway": "maskserve.cli.gateway:gateway",

@@ -219,9 +219,13 @@ class ArmFacts:
     """One of the two trained runs."""
 
     name: ArmName
+    label: str
+    """What sentences call it: the network where the two differ in it, else what differs in the runs' paths."""
     run: str
     model: str
+    """Its name in TorchServe, unless it is packaged under another."""
     backbone: str
+    """The network in words: depth, width, FPN, input size."""
     init: str
     """What it started from, in words; of a half-width or other unusual network, that too."""
     preset: str
@@ -241,3 +245,5 @@ class Comparison:
     verdict: Verdict
     made: str
     """UTC, ISO 8601."""
+    versions: Mapping[str, str]
+    """Of Python and the libraries that computed it."""

@@ -96,9 +96,9 @@ def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
     return np.array(canvas)
 
 
-def encode_picture(image_rgb: Pixels, kind: Literal["png", "jpeg"]) -> bytes:
-    """A PNG or JPEG file of uint8 (H, W, 3) RGB pixels."""
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if kind == "png" else [cv2.IMWRITE_JPEG_QUALITY, 90]
+def encode_picture(image_rgb: Pixels, kind: Literal["png", "jpeg"], *, quality: int = 90) -> bytes:
+    """A PNG or JPEG file of uint8 (H, W, 3) RGB pixels; `quality` is JPEG's, 0..100."""
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if kind == "png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
     done, data = cv2.imencode(f".{kind}", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise ValueError(f"a picture of shape {image_rgb.shape} cannot be written as {kind}")

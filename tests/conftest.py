@@ -32,6 +32,21 @@ def kit() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pandas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder of drawn pandas with 6 photos in train.json and 2 in test.json."""
+    from click.testing import CliRunner
+
+    from maskserve.cli.main import main
+    from maskserve.training.datasets.pandas import make_pandas
+
+    folder = tmp_path_factory.mktemp("pandas")
+    make_pandas(folder / "photos", train=6, test=2, seed=3, size=(120, 160))
+    done = CliRunner().invoke(main, ["data", "import", str(folder / "photos"), "-o", str(folder / "dataset")])
+    assert done.exit_code == 0, done.output
+    return folder / "dataset"
+
+
 @pytest.fixture
 def fake_torchserve() -> Iterator[Any]:
     """A TorchServe without models, workers or Java, on loopback; both arms are ready."""

@@ -38,11 +38,7 @@ def evaluate_run(
     cfg, class_names = folder.load_cfg(), folder.load_classes()
     manifest = find_split(data, split)
     split = data.stem if data.is_file() else split
-    if manifest.class_names != class_names:
-        raise ConfigError(
-            f"{run} knows the classes {', '.join(class_names)}, {manifest.path} has {', '.join(manifest.class_names)}; "
-            "evaluate on data with the same classes in the same order"
-        )
+    check_classes(run, class_names, manifest)
     predictor = Predictor(cfg, class_names, weights=folder.weights)
     on_start(manifest.image_count)
     result = evaluate(predictor, manifest, split=split, on_photo=on_photo)
@@ -61,6 +57,15 @@ def find_split(data: Path, split: str) -> Manifest:
     if found is None:
         raise DataError(f"{data} has no {split}.json; choose another --split or name a COCO file")
     return found
+
+
+def check_classes(run: Path, class_names: tuple[str, ...], manifest: Manifest) -> None:
+    """Raises ConfigError when a run's classes are not the data's."""
+    if manifest.class_names != class_names:
+        raise ConfigError(
+            f"{run} knows the classes {', '.join(class_names)}, {manifest.path} has {', '.join(manifest.class_names)}; "
+            "evaluate on data with the same classes in the same order"
+        )
 
 
 def write_results(folder: RunFolder, result: Evaluation, sheet: np.ndarray) -> None:

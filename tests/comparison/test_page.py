@@ -1,0 +1,190 @@
+"""The page, made of a comparison that was written by hand: nothing is lost, nothing is loaded, nothing runs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from maskserve.comparison.cautions import cautions
+from maskserve.comparison.page import chance_text, command_line, confusion_rows, render_page, signed_text
+from maskserve.comparison.plots import PLACEHOLDERS
+from tests.comparison.made import CLASSES, HOSTILE, SENTENCE, make_comparison, make_galleries
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Read(HTMLParser):
+    """Elements with their attributes, and the text outside of styles; fails on tags that do not match."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_page(make_comparison(), make_galleries())
+
+
+@pytest.fixture(scope="module")
+def read(page: str) -> Read:
+    return Read(page)
+
+
+def test_the_verdict_comes_first_and_whole(read: Read):
+    """The sentence is the page's only h1, and its reasons, numbers and all, come before every table."""
+    assert len(read.all("h1")) == 1
+    assert SENTENCE in read.text
+    verdict = read.text[: read.text.index("What was compared Accuracy")]
+    for number in ("51.3", "47.2", "+4.1 [+1.2, +7.3]", "310 ms", "106 ms", "2.93 [2.81, 3.07]", "12.4 M", "668 MiB"):
+        assert number in verdict.replace(" ]", "]"), number
+    assert make_comparison().verdict.reasons[0] in verdict
+
+
+def test_an_open_verdict_looks_like_one():
+    text = Read(render_page(make_comparison(decided=False), [])).text
+    assert "these photos do not decide which is more accurate" in text
+    assert "do not decide" not in Read(render_page(make_comparison(), [])).text
+
+
+def test_a_hostile_class_name_is_text(page: str, read: Read):
+    """Neither the template nor a plot lets it become an element or a formula."""
+    assert HOSTILE in read.text
+    assert read.all("script") == []
+    assert "<script" not in page
+
+
+def test_nothing_is_loaded(page: str, read: Read):
+    """One file: no address of anything but itself, and a policy that would forbid it."""
+    assert "://" not in page
+    assert not re.findall(r"@import|url\((?!#)", page)
+    for _, attributes in read.elements:
+        for key in ("src", "href", "srcset", "action", "data"):
+            if value := attributes.get(key):
+                assert value.startswith(("#", "data:image/jpeg;base64,")), value
+        assert not [key for key in attributes if key.startswith("on")]
+    assert any("default-src 'none'" in (meta.get("content") or "") for meta in read.all("meta"))
+
+
+def test_plots_take_the_pages_colours(page: str):
+    """Else they would be unreadable in dark mode."""
+    for placeholder, variable in PLACEHOLDERS.items():
+        assert placeholder not in page
+        assert f": {variable}" in page
+
+
+def test_links_lead_somewhere_and_no_id_is_there_twice(read: Read):
+    """Plots bring ids of their own, which must not meet."""
+    ids = Counter(attributes["id"] for _, attributes in read.elements if "id" in attributes)
+    assert [name for name, count in ids.items() if count > 1] == []
+    targets = {value[1:] for _, attributes in read.elements if (value := attributes.get("href") or "").startswith("#")}
+    assert targets <= set(ids)
+    used = set(re.findall(r"url\(#([^)]+)\)", " ".join(str(attributes) for _, attributes in read.elements)))
+    assert used <= set(ids)
+
+
+def test_what_is_seen_is_said(read: Read):
+    """Pictures and plots have texts, table heads a scope, columns that scroll can be reached by keyboard."""
+    assert all(image["alt"] for image in read.all("img"))
+    plots = [one for one in read.all("div") if one.get("role") == "img"]
+    assert len(plots) == len(read.all("svg")) == 4 + 1 + len(CLASSES)
+    assert all(len(plot["aria-label"] or "") > 20 for plot in plots)
+    assert all(head.get("scope") for head in read.all("th"))
+    assert all(region.get("tabindex") == "0" for region in read.all("div") if region.get("role") == "region")
+
+
+def test_both_arms_rows_are_there(read: Read):
+    """By class and by size, with the count of objects; a size without objects has dashes."""
+    assert "AP of giant panda 50.4 50.0 +0.4 [−2.0, +2.9] 99.8 % 68" in read.text
+    assert "AP of small objects – – – – 0" in read.text
+    assert f"AP50 of {HOSTILE}" in read.text
+
+
+@pytest.mark.parametrize(
+    ("served", "said", "unsaid"),
+    [
+        (True, "Served AP equals offline AP within 0.1 points", "does not answer what was measured"),
+        (False, "The server does not answer what was measured here", "Served AP equals"),
+        (None, "How it was measured", "As served"),
+    ],
+)
+def test_the_served_answers_are_vouched_for_or_not(served: bool | None, said: str, unsaid: str):
+    text = Read(render_page(make_comparison(served=served), [])).text
+    assert said in text
+    assert unsaid not in text
+
+
+def test_a_photo_shown_before_is_linked(read: Read):
+    assert [one["href"] for one in read.all("a")].count("#photo-0") == 1
+
+
+def test_the_command_makes_the_page_again():
+    words = command_line(make_comparison())
+    assert words.startswith("maskserve compare runs/model_a runs/model_b --data /data/pandas/test.json ")
+    assert "--seed 0" in words
+    assert "--served --address localhost:7070 --model-a model_a:1.0" in words
+
+
+def test_unequal_conditions_are_named():
+    """Starts, schedules, data, seen photos, splits, rare classes; nothing where there is nothing to say."""
+    made = make_comparison()
+    same = replace(made.a, name="b", label="other")
+    fair = replace(made, b=same, statistics=replace(made.statistics, instances={"giant panda": 61}))
+    assert cautions(fair) == []
+    other = replace(same, facts={**same.facts, "steps": 10, "data_hash": made.statistics.data_hash})
+    unfair = " ".join(cautions(replace(made, b=replace(other, init="random weights: trained from scratch"))))
+    for words in (
+        "started from different weights",
+        "differ in steps",
+        "different data",
+        "other was trained on these",
+        HOSTILE,
+    ):
+        assert words in unfair, words
+    on_val = replace(fair, statistics=replace(fair.statistics, split="val"))
+    assert "chose the weights" in " ".join(cautions(on_val))
+
+
+def test_numbers_as_text():
+    assert [signed_text(value) for value in (4.06, -0.04, -1.25, None)] == ["+4.1", "0.0", "−1.2", "–"]
+    assert [chance_text(value) for value in (0.0, 0.004, 0.5, 0.9975, 1.0)] == [
+        "< 0.1 %",
+        "0.4 %",
+        "50 %",
+        "99.8 %",
+        "> 99.9 %",
+    ]
+
+
+def test_confusion_of_all_classes_is_their_sum():
+    (title, rows), *_ = confusion_rows(make_comparison().statistics.confusion)
+    assert title == "all classes"
+    assert (rows["b"].labelled, rows["b"].found, rows["b"].spurious) == (80, 62, 12)
