@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for evaluation.json and samples.png [default: RUN]."
 )
 def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | None) -> None:
-    """Measure COCO box and mask AP of the trained model in RUN, overall and per class.
+    """Measure COCO box and mask AP of the trained model in RUN: overall, per class and per size of object.
 
     \b
     Examples:
@@ -56,9 +56,9 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
 
 
 def _table(result: Evaluation) -> str:
-    """Rows: all classes, then each class; AP and AP50 of boxes and masks in per cent."""
+    """Rows: all classes, each class, each size of object; AP, AP50 and AP75 of masks and boxes in per cent."""
     title = f"{result.image_count} {result.split} photos, {result.instance_count} instances"
-    names = ["all classes", *result.mask.per_class]
+    names = ["all classes", *result.mask.per_class, *(f"{size} objects" for size in result.mask.per_size)]
     width = max(len(name) for name in names)
     lines = [title, f"{'':{width}}   mask AP    AP50    AP75    box AP    AP50    AP75"]
     for name in names:
@@ -68,9 +68,12 @@ def _table(result: Evaluation) -> str:
 
 
 def _cells(scores: Scores, name: str) -> list[str]:
-    """AP, AP50, AP75 of a class, or of all; AP75 is not kept by class."""
+    """AP, AP50, AP75 of a class, a size, or of all; not all are kept by class and by size."""
+    size = name.removesuffix(" objects")
     if name in scores.per_class:
         return [_shown(scores.per_class[name]), _shown(scores.per_class_ap50[name]), ""]
+    if size in scores.per_size:
+        return [_shown(scores.per_size[size]), "", ""]
     return [_shown(value) for value in (scores.ap, scores.ap50, scores.ap75)]
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "up": "maskserve.cli.up:up",
     "data": "maskserve.cli.data:data",
     "train": "maskserve.cli.train:train",
+    "model": "maskserve.cli.model:model",
     "evaluate": "maskserve.cli.evaluate:evaluate",
     "package": "maskserve.cli.package:package",
     "predict": "maskserve.cli.predict:predict",

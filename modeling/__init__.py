@@ -1,7 +1,10 @@
-"""What a model is: the MobileNetV2 backbone, the config, the batch predictor, the answer.
+"""What a model is: the networks, the config, what it costs, the batch predictor, the answer.
 
 config.py        Detectron2's config with our keys
+network.py       which network a config asks for, and what follows from it
 mobilenetv2.py   bottom-up network for Detectron2's registry
+lite.py          Mask R-CNN with depthwise-separable FPN and heads, for the same
+complexity.py    parameters and FLOPs, part by part
 predictor.py     RGB photos ─▶ instances in original pixels
 answer.py        instances ─▶ the contract's Segmentation
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from maskserve.modeling import mobilenetv2  # noqa: F401  (registers the backbone)
+from maskserve.modeling.network import settle
 from maskserve.protos.errors import ConfigError
 
 PAIR = 2  # KEY and VALUE
@@ -29,6 +29,10 @@ def new_cfg() -> CfgNode:
     cfg.MODEL.MOBILENETV2.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.MOBILENETV2.WIDTH_MULT = 1.0
     cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"  # "BN", "GN", "SyncBN", "FrozenBN"
+    cfg.MODEL.MOBILENETV2.OUTPUT_STRIDE = 32  # 16: res5's blocks are dilated and end in res4
+
+    cfg.MODEL.LITE = False  # depthwise-separable 3×3 convolutions in FPN, RPN and heads
+    cfg.MODEL.LITE_NORM = "GN"  # of those; "BN", "SyncBN"
 
     cfg.INPUT.COLOR_JITTER = 0.0  # brightness, contrast and saturation change by up to this fraction
     cfg.INPUT.CACHE_IMAGES = False  # keep the training photos in memory, at the largest size that a step asks for
@@ -45,13 +49,15 @@ def new_cfg() -> CfgNode:
 
 
 def load_cfg(path: Path | str) -> CfgNode:
-    """A config file over the defaults.
+    """A config file over the defaults, settled.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or has a key or value that the defaults do not know.
+        ConfigError: the file is missing, is no YAML, has a key or value that the defaults do not know, or asks for a
+            network that cannot be.
     """
     cfg = new_cfg()
     merge_file(cfg, path)
+    settle(cfg)
     return cfg
 
 

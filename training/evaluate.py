@@ -3,29 +3,31 @@
     photos ─▶ Predictor ─▶ every instance above the model's lowest threshold ─▶ masks as RLE ─▶ pycocotools ─▶ AP
 
 AP is the mean over IoU 0.50:0.05:0.95, AP50 and AP75 at one IoU, all in per cent; None where a split has no instance.
+An object's size is its mask's area, as COCO has it: small below 32² px, medium below 96² px, else large.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskserve.imaging.masks import paste_rle
 from maskserve.modeling.predictor import Prediction, Predictor
+from maskserve.training.datasets.coco import read_coco
 from maskserve.training.datasets.manifest import Manifest, dataset_dicts
 from maskserve.training.loader import Record, read_photo
 
 KINDS = ("bbox", "segm")
-AP, AP50, AP75 = 0, 1, 2
+SIZES = ("small", "medium", "large")
+AP, AP50, AP75, FIRST_SIZE = 0, 1, 2, 3
 """Places in COCOeval.stats."""
 Ap = float | None
 
@@ -40,6 +42,8 @@ class Scores:
     per_class: Mapping[str, Ap]
     """AP."""
     per_class_ap50: Mapping[str, Ap]
+    per_size: Mapping[str, Ap]
+    """AP of small, medium and large objects."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,15 @@ def evaluate(
         DataError: a photo is missing or unreadable.
     """
     records = [record for record in dataset_dicts(manifest) if image_ids is None or record["image_id"] in image_ids]
-    category_ids = [int(category["id"]) for category in _coco_json(manifest)["categories"]]
+    ids = category_ids(manifest)
     results: list[dict[str, Any]] = []
     inference_ms: list[float] = []
     for record, prediction, spent_ms in predictions(predictor, records):
-        results += _results(prediction, record["image_id"], category_ids)
+        results += coco_results(prediction, record["image_id"], ids)
         inference_ms.append(spent_ms)
         on_photo()
-    truth = _ground_truth(manifest, {record["image_id"] for record in records})
-    box, mask = (_score(truth, results, kind, manifest.class_names) for kind in KINDS)
+    truth = ground_truth(manifest, {record["image_id"] for record in records})
+    box, mask = (_score(matched(truth, results, kind)) for kind in KINDS)
     return Evaluation(
         split=split,
         image_count=len(records),
@@ -100,7 +104,12 @@ def predictions(predictor: Predictor, records: Sequence[Record]) -> Iterator[tup
         yield record, prediction, times.inference_ms
 
 
-def _results(prediction: Prediction, image_id: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def category_ids(manifest: Manifest) -> list[int]:
+    """The manifest's id of each class, in the order of its class names."""
+    return [int(category["id"]) for category in read_coco(manifest.path)["categories"]]
+
+
+def coco_results(prediction: Prediction, image_id: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Instances as pycocotools wants them: boxes XYWH, masks as RLE of the whole photo."""
     results = []
     for box, score, class_id, probs in zip(
@@ -120,42 +129,60 @@ def _results(prediction: Prediction, image_id: Any, category_ids: Sequence[int])
     return results
 
 
-def _ground_truth(manifest: Manifest, image_ids: Collection[Any]) -> COCO:
-    """pycocotools' index of the labels of these photos."""
-    source = _coco_json(manifest)
+def ground_truth(manifest: Manifest, image_ids: Collection[Any]) -> COCO:
+    """pycocotools' index of the labels of these photos.
+
+    Annotations are numbered anew, from 1: pycocotools takes a match with annotation 0 for none.
+    """
+    source = read_coco(manifest.path)
+    labels = [a for a in source["annotations"] if a["image_id"] in image_ids and a.get("segmentation")]
     truth = COCO()
     truth.dataset = {
         "images": [image for image in source["images"] if image["id"] in image_ids],
         "categories": source["categories"],
         "annotations": [
-            {**annotation, "iscrowd": int(annotation.get("iscrowd", 0))}
-            for annotation in source["annotations"]
-            if annotation["image_id"] in image_ids and annotation.get("segmentation")
+            {**label, "id": number, "iscrowd": int(label.get("iscrowd", 0))} for number, label in enumerate(labels, 1)
         ],
     }
-    for annotation in truth.dataset["annotations"]:
-        annotation.setdefault("area", float(annotation["bbox"][2] * annotation["bbox"][3]))
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
+    for label in truth.dataset["annotations"]:
+        if "area" not in label:
+            label["area"] = float(coco_mask.area(truth.annToRLE(label)))
     return truth
 
 
-def _score(truth: COCO, results: list[dict[str, Any]], kind: str, class_names: Sequence[str]) -> Scores:
+def matched(truth: COCO, results: Sequence[Mapping[str, Any]], kind: str) -> COCOeval:
+    """pycocotools' matches of answers and labels, `evalImgs`, not yet accumulated into AP.
+
+    Args:
+        truth: see `ground_truth`.
+        results: see `coco_results`; of photos in `truth` only.
+        kind: one of KINDS.
+    """
+    # pycocotools takes an answer's size from its box if there is one; a mask's size is its own area
+    unwanted = {"bbox": "segmentation", "segm": "bbox"}[kind]
+    answers = [{key: value for key, value in result.items() if key != unwanted} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):
-        found = truth.loadRes(copy.deepcopy(results)) if results else _nothing(truth)
-        run = COCOeval(truth, found, kind)
+        run = COCOeval(truth, truth.loadRes(answers) if answers else _nothing(truth), kind)
         run.evaluate()
+    return run
+
+
+def _score(run: COCOeval) -> Scores:
+    with contextlib.redirect_stdout(io.StringIO()):
         run.accumulate()
         run.summarize()
-    # precision: (IoU thresholds, recall thresholds, classes, area ranges, maximum counts)
+    # precision: (IoU thresholds, recall thresholds, classes by id, area ranges, maximum counts)
     precision = run.eval["precision"][:, :, :, 0, -1]
-    by_class = [precision[:, :, index] for index in range(len(class_names))]
+    by_class = {c["name"]: precision[:, :, run.params.catIds.index(c["id"])] for c in run.cocoGt.dataset["categories"]}
     return Scores(
         ap=_per_cent(run.stats[AP]),
         ap50=_per_cent(run.stats[AP50]),
         ap75=_per_cent(run.stats[AP75]),
-        per_class={name: _mean(values) for name, values in zip(class_names, by_class, strict=True)},
-        per_class_ap50={name: _mean(values[0]) for name, values in zip(class_names, by_class, strict=True)},
+        per_class={name: _mean(values) for name, values in by_class.items()},
+        per_class_ap50={name: _mean(values[0]) for name, values in by_class.items()},
+        per_size={size: _per_cent(run.stats[FIRST_SIZE + index]) for index, size in enumerate(SIZES)},
     )
 
 
@@ -174,8 +201,3 @@ def _mean(precision: np.ndarray) -> Ap:
 
 def _per_cent(value: float) -> Ap:
     return None if value < 0 else round(float(value) * 100, 2)
-
-
-def _coco_json(manifest: Manifest) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(manifest.path.read_bytes())
-    return loaded

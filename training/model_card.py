@@ -29,6 +29,7 @@ def model_card(
         "backbone": facts["backbone"],
         "task": "instance segmentation",
         "architecture": "Mask R-CNN with FPN (Detectron2)",
+        "network": facts.get("network", facts["backbone"]),
         "precision": "fp32",
         "class_names": list(class_names),
         "archive_digest": archive_digest,
@@ -42,7 +43,7 @@ def model_card_text(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {card['name']} {card['version']}",
         "",
-        f"{card['architecture']}, backbone {card['backbone']}, {card['precision']}.",
+        f"{card['architecture']}, {card['network']}, {card['precision']}.",
         "",
         f"- Classes: {', '.join(card['class_names'])}",
         f"- Digest (sha256 of classes.json, config.yaml, model.pth): `{card['archive_digest']}`",

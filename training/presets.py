@@ -16,6 +16,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from maskserve.modeling.config import merge_file, merge_overrides, new_cfg
+from maskserve.modeling.network import settle
 from maskserve.protos import wire
 from maskserve.protos.errors import ConfigError
 
@@ -40,7 +41,7 @@ class Arm:
     """One of the two networks that are compared."""
 
     backbone: str
-    """The name in commands and answers."""
+    """The name in commands, whatever the depth or width."""
     config: str
     model: str
     """The name of its run folder, its archive and of the model in TorchServe."""
@@ -88,6 +89,7 @@ def resolve_cfg(
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = class_count
     cfg.SEED = seed
     merge_overrides(cfg, overrides)
+    settle(cfg)
     _check(cfg)
     cfg.freeze()
     return cfg

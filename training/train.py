@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 
+from maskserve.modeling.complexity import describe, measure_complexity, typical_size
+from maskserve.modeling.network import backbone_name, network_name
 from maskserve.modeling.predictor import Predictor, pick_device
 from maskserve.protos.errors import ConfigError
 from maskserve.training.anchors import fit_anchors
@@ -123,21 +126,26 @@ def _prepare(
 ) -> tuple[CfgNode, torch.nn.Module]:
     """A new working folder with config and classes, and the model with its initial weights."""
     arm = ARMS[job.backbone]
-    weights = find_weights(arm, job.init, job.preset, say=progress.note, on_bytes=on_bytes or (lambda *_: None))
-    cfg = resolve_cfg(
+    resolve = partial(
+        resolve_cfg,
         arm,
         preset=job.preset,
-        recipe=weights.recipe,
-        recipe_values=weights.recipe_values,
         class_count=len(dataset.train.class_names),
         seed=job.seed,
         overrides=job.overrides,
     )
+    backbone = backbone_name(resolve(recipe="none"))  # which network is asked for decides which weights fit
+    weights = find_weights(
+        arm, backbone, job.init, job.preset, say=progress.note, on_bytes=on_bytes or (lambda *_: None)
+    )
+    cfg = resolve(recipe=weights.recipe, recipe_values=weights.recipe_values)
     if cfg.MODEL.ANCHOR_GENERATOR.FIT:
         cfg = fit_anchors(cfg, _split(dataset).records, say=progress.note)
     seed_all_rng(job.seed)
     model = build_model(_on_device(cfg))
     loaded = load_into(model, weights)
+    complexity = measure_complexity(model, typical_size(cfg))
+    progress.note(f"{arm.backbone}: {network_name(cfg)}, {describe(complexity)}")
     if run.path.exists():
         progress.note(f"{arm.backbone}: an interrupted training is discarded (--resume would have continued it)")
         shutil.rmtree(run.path)
@@ -146,7 +154,10 @@ def _prepare(
     run.write_json("classes.json", list(dataset.train.class_names))
     setup = {
         "model": arm.model,
-        "backbone": arm.backbone,
+        "arm": arm.backbone,
+        "backbone": backbone_name(cfg),
+        "network": network_name(cfg),
+        "complexity": complexity.to_json(),
         "preset": job.preset,
         "seed": job.seed,
         "init": {"kind": weights.kind, "source": weights.source, "loaded": loaded, "licence": weights.licence},

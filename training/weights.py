@@ -25,10 +25,26 @@ from maskserve.training.naming import PREFIX, from_torchvision, is_torchvision
 from maskserve.training.presets import Arm
 from maskserve.training.safe_pickle import load_arrays
 
-ZOO_CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
+PUBLISHED = {
+    "coco": {
+        "resnet50": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
+        "resnet101": "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
+    },
+    "imagenet": {
+        "resnet18": "ResNet18_Weights",
+        "resnet34": "ResNet34_Weights",
+        "resnet50": "ResNet50_Weights",
+        "resnet101": "ResNet101_Weights",
+        "resnet152": "ResNet152_Weights",
+        "mobilenetv2": "MobileNet_V2_Weights",
+    },
+}
+"""Bottom-up network (`backbone_name`) ─▶ the model zoo's config, torchvision's enumeration."""
 AUTO_DEADLINE_S = 90.0
 NAMED_DEADLINE_S = 3600.0
 SHOWN_NAMES = 4
+DEPTHS_BY_RES4_BLOCKS = {"basic": {2: 18, 6: 34}, "bottleneck": {6: 50, 23: 101, 36: 152}}
+"""A ResNet's depth by the kind of its blocks and how many the fourth stage has (He et al., 2015, table 1)."""
 LICENCES = {
     "coco": "Detectron2 model zoo, CC BY-SA 3.0; trained on COCO",
     "imagenet": "torchvision, BSD-3-Clause; trained on ImageNet, whose terms allow non-commercial research",
@@ -49,15 +65,21 @@ INHERITED_KEYS = (
     "INPUT.FORMAT",
     "MODEL.PIXEL_MEAN",
     "MODEL.PIXEL_STD",
+    "MODEL.RESNETS.DEPTH",
     "MODEL.RESNETS.STRIDE_IN_1X1",
     "MODEL.RESNETS.RES2_OUT_CHANNELS",
     "MODEL.RESNETS.WIDTH_PER_GROUP",
     "MODEL.RESNETS.STEM_OUT_CHANNELS",
     "MODEL.MOBILENETV2.WIDTH_MULT",
+    "MODEL.MOBILENETV2.OUTPUT_STRIDE",
     "MODEL.FPN.OUT_CHANNELS",
     "MODEL.FPN.NORM",
+    "MODEL.LITE",
+    "MODEL.LITE_NORM",
 )
 """What weights of an earlier run bring along from the config.yaml beside them."""
+TRUNK_NORMS = ("MODEL.RESNETS.NORM", "MODEL.MOBILENETV2.NORM")
+"""These too where they are GN, which has no statistics that could be frozen as batch norm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +101,7 @@ NO_WEIGHTS = InitialWeights("none", "random", LICENCES["none"], "none")
 
 def find_weights(
     arm: Arm,
+    backbone: str,
     init: str,
     preset: str,
     *,
@@ -87,8 +110,11 @@ def find_weights(
 ) -> InitialWeights:
     """The initial weights that `--init` asks for.
 
-    "auto" takes COCO's (ResNet-50, preset standard), else ImageNet's, else none, and never waits long: without a
-    network it decides in seconds. Preset quick has no time for COCO's full-size heads.
+    "auto" takes COCO's (ResNet-50 and -101, preset standard), else ImageNet's, else none, and never waits long:
+    without a network it decides in seconds. Preset quick has no time for COCO's full-size heads.
+
+    Args:
+        backbone: the bottom-up network that the config asks for, `maskserve.modeling.network.backbone_name`.
 
     Raises:
         ConfigError: what was asked for by name cannot be had, or a file does not fit the backbone.
@@ -96,33 +122,36 @@ def find_weights(
     if init == "none":
         return NO_WEIGHTS
     if init == "auto":
-        return _best_available(arm, preset, say, on_bytes)
-    if init == "coco" and arm.backbone != "resnet50":
-        say(f"{arm.backbone}: nobody publishes COCO weights for this arm; taking ImageNet's")
+        return _best_available(arm, backbone, preset, say, on_bytes)
+    if init == "coco" and backbone not in PUBLISHED["coco"]:
+        say(f"{backbone}: nobody publishes COCO weights for it; taking ImageNet's")
         init = "imagenet"
-    if init in ("coco", "imagenet"):
-        return _published(arm, init, NAMED_DEADLINE_S, on_bytes)
+    if init in PUBLISHED:
+        return _published(arm, backbone, init, NAMED_DEADLINE_S, on_bytes)
     return from_file(Path(init), arm)
 
 
 def _best_available(
-    arm: Arm, preset: str, say: Callable[[str], None], on_bytes: Callable[[int, int], None]
+    arm: Arm, backbone: str, preset: str, say: Callable[[str], None], on_bytes: Callable[[int, int], None]
 ) -> InitialWeights:
-    wanted = ["coco", "imagenet"] if preset == "standard" and arm.backbone == "resnet50" else ["imagenet"]
-    for kind in wanted:
-        try:
-            found = _published(arm, kind, AUTO_DEADLINE_S, on_bytes)
-        except ConfigError as error:
-            say(f"{arm.backbone}: no {kind} weights ({error})")
+    for kind in ("coco", "imagenet") if preset == "standard" else ("imagenet",):
+        if backbone not in PUBLISHED[kind]:
             continue
-        say(f"{arm.backbone}: starts from {kind} weights, {found.source} ({found.licence})")
+        try:
+            found = _published(arm, backbone, kind, AUTO_DEADLINE_S, on_bytes)
+        except ConfigError as error:
+            say(f"{backbone}: no {kind} weights ({error})")
+            continue
+        say(f"{backbone}: starts from {kind} weights, {found.source} ({found.licence})")
         return found
-    say(f"{arm.backbone}: starts from random weights")
+    say(f"{backbone}: starts from random weights")
     return NO_WEIGHTS
 
 
-def _published(arm: Arm, kind: str, deadline_s: float, on_bytes: Callable[[int, int], None]) -> InitialWeights:
-    path = fetch(published_url(arm, kind), deadline_s=deadline_s, on_bytes=on_bytes)
+def _published(
+    arm: Arm, backbone: str, kind: str, deadline_s: float, on_bytes: Callable[[int, int], None]
+) -> InitialWeights:
+    path = fetch(published_url(backbone, kind), deadline_s=deadline_s, on_bytes=on_bytes)
     state = _read(path)
     if kind == "coco":
         return InitialWeights(kind, path.name, LICENCES[kind], "resnet50-coco", state)
@@ -130,16 +159,21 @@ def _published(arm: Arm, kind: str, deadline_s: float, on_bytes: Callable[[int, 
     return InitialWeights(kind, path.name, LICENCES[kind], f"{arm.backbone}-torchvision", renamed)
 
 
-def published_url(arm: Arm, kind: str) -> str:
-    """Where the library that publishes these weights says they are."""
+def published_url(backbone: str, kind: str) -> str:
+    """Where the library that publishes these weights says they are; ConfigError when none does."""
+    name = PUBLISHED[kind].get(backbone)
+    if name is None:
+        known = ", ".join(PUBLISHED[kind])
+        raise ConfigError(
+            f"--init {kind}: nobody publishes weights of {backbone}, only of {known}; take --init none or FILE"
+        )
     if kind == "coco":
         from detectron2 import model_zoo
 
-        return str(model_zoo.get_checkpoint_url(ZOO_CONFIG))
+        return str(model_zoo.get_checkpoint_url(name))
     from torchvision import models
 
-    weights = models.ResNet50_Weights if arm.backbone == "resnet50" else models.MobileNet_V2_Weights
-    return str(weights.IMAGENET1K_V1.url)
+    return str(getattr(models, name).IMAGENET1K_V1.url)
 
 
 def from_file(path: Path, arm: Arm) -> InitialWeights:
@@ -159,6 +193,7 @@ def from_file(path: Path, arm: Arm) -> InitialWeights:
     values: dict[str, Any] = {}
     if is_torchvision(state, arm.backbone):
         recipe, state = f"{arm.backbone}-torchvision", from_torchvision(state, arm.backbone)
+        values = _resnet_shape(state) if arm.backbone == "resnet50" else {}
     else:
         state = {_full_name(name): tensor for name, tensor in state.items()}
         recipe, values = _detectron2_recipe(path, state)
@@ -179,25 +214,29 @@ def _detectron2_recipe(path: Path, state: Mapping[str, Tensor]) -> tuple[str, di
     beside = path.with_name("config.yaml")
     if beside.is_file():
         cfg = load_cfg(beside)
-        return recipe, {key: _value(cfg, key) for key in INHERITED_KEYS}
-    return recipe, {} if mobile else _resnet_widths(state)
+        with_groups = [key for key in TRUNK_NORMS if _value(cfg, key) == "GN"]
+        return recipe, {key: _value(cfg, key) for key in (*INHERITED_KEYS, *with_groups)}
+    return recipe, {} if mobile else _resnet_shape(state)
 
 
-def _resnet_widths(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A ResNet-50 of another width tells it by its tensors' shapes."""
+def _resnet_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Depth and width of a ResNet, which its tensors tell by their names and shapes; {} for another network."""
     tensors = {
         "MODEL.RESNETS.STEM_OUT_CHANNELS": "stem.conv1.weight",
         "MODEL.RESNETS.WIDTH_PER_GROUP": "res2.0.conv1.weight",
         "MODEL.RESNETS.RES2_OUT_CHANNELS": "res2.0.conv3.weight",
     }
-    return {key: int(state[PREFIX + name].shape[0]) for key, name in tensors.items() if PREFIX + name in state}
+    shape = {key: int(state[PREFIX + name].shape[0]) for key, name in tensors.items() if PREFIX + name in state}
+    blocks = {name.removeprefix(f"{PREFIX}res4.").partition(".")[0] for name in state if f"{PREFIX}res4." in name}
+    depths = DEPTHS_BY_RES4_BLOCKS["bottleneck" if f"{PREFIX}res2.0.conv3.weight" in state else "basic"]
+    return shape | ({"MODEL.RESNETS.DEPTH": depths[len(blocks)]} if len(blocks) in depths else {})
 
 
 def load_into(model: nn.Module, weights: InitialWeights) -> str:
     """Copy every tensor that has the name and shape of one of the model's; says what was copied.
 
     Raises:
-        ConfigError: part of the backbone is missing in the weights, or has other shapes.
+        ConfigError: part of the backbone is missing in the weights, has other shapes, or they are of a deeper one.
     """
     if not weights.state:
         return "random weights"
@@ -205,10 +244,12 @@ def load_into(model: nn.Module, weights: InitialWeights) -> str:
     fits = {name: t.float() for name, t in weights.state.items() if name in own and own[name].shape == t.shape}
     backbone = [name for name in own if name.startswith(PREFIX) and not name.endswith("num_batches_tracked")]
     missing = [name for name in backbone if name not in fits]
-    if missing:
+    surplus = [name for name in weights.state if name.startswith(f"{PREFIX}res") and name not in own]
+    surplus = [name for name in surplus if name.endswith(".weight")]  # a norm's statistics have no place in every norm
+    if missing or surplus:
         raise ConfigError(
             f"{weights.source} does not fit the backbone: {len(backbone) - len(missing)} of {len(backbone)} tensors "
-            f"match, not {', '.join(missing[:SHOWN_NAMES])}, …; is it another network or another width?"
+            f"match, not {', '.join([*missing, *surplus][:SHOWN_NAMES])}, …; is it another network, depth or width?"
         )
     model.load_state_dict(fits, strict=False)
     return f"{len(fits)} of {len(own)} tensors from {weights.source}"

@@ -7,18 +7,21 @@ from torchvision.models import mobilenet_v2
 
 from maskserve.modeling.config import new_cfg
 from maskserve.modeling.mobilenetv2 import MobileNetV2, build_mobilenetv2_fpn_backbone, scaled
+from maskserve.modeling.network import settle
 from maskserve.protos.errors import ConfigError
 from maskserve.training.naming import PREFIX, from_torchvision
 
 STAGES = ("res1", "res2", "res3", "res4", "res5")
 
 
+@pytest.mark.parametrize("output_stride", [32, 16])
 @pytest.mark.parametrize("width_mult", [0.35, 1.0, 1.4])
 @pytest.mark.parametrize("size", [(64, 96), (65, 33)])
-def test_output_shape_says_what_forward_returns(width_mult: float, size: tuple[int, int]):
-    network = MobileNetV2(STAGES, width_mult=width_mult, norm="BN").eval()
+def test_output_shape_says_what_forward_returns(width_mult: float, size: tuple[int, int], output_stride: int):
+    stages = STAGES if output_stride == 32 else STAGES[:-1]
+    network = MobileNetV2(stages, width_mult=width_mult, norm="BN", output_stride=output_stride).eval()
     features = network(torch.zeros(2, 3, *size))
-    assert list(features) == list(network.output_shape()) == list(STAGES)
+    assert list(features) == list(network.output_shape()) == list(stages)
     for name, shape in network.output_shape().items():
         assert features[name].shape == (2, shape.channels, -(-size[0] // shape.stride), -(-size[1] // shape.stride))
 
@@ -31,6 +34,19 @@ def test_strides_and_channels_are_the_paper_s():
         "res4": (96, 16),
         "res5": (320, 32),
     }
+
+
+@pytest.mark.parametrize("size", [(64, 96), (90, 70)])
+def test_with_output_stride_16_every_second_pixel_is_what_output_stride_32_gives(size: tuple[int, int]):
+    torch.manual_seed(0)
+    strided = MobileNetV2(STAGES, norm="BN").eval()
+    dilated = MobileNetV2(STAGES[:-1], norm="BN", output_stride=16).eval()
+    dilated.load_state_dict(strided.state_dict())  # the same names and shapes
+    photos = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        coarse, dense = strided(photos)["res5"], dilated(photos)["res4"]
+    torch.testing.assert_close(dense[:, :, ::2, ::2], coarse, rtol=1e-4, atol=1e-4)
+    assert dense.shape[-2:] == tuple(-(-side // 16) for side in size)
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN"])
@@ -58,17 +74,29 @@ def test_frozen_stages_do_not_train_and_the_others_do(freeze_at: int):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"out_features": ("res6",)}, {"out_features": ()}, {"norm": "LayerNorm"}, {"width_mult": 0.0}]
+    "wrong",
+    [
+        {"out_features": ("res6",)},
+        {"out_features": ()},
+        {"norm": "LayerNorm"},
+        {"width_mult": 0.0},
+        {"output_stride": 8},
+        {"output_stride": 16},  # and res5 is asked for
+    ],
 )
 def test_a_wrong_option_is_a_config_error(wrong: dict):
     with pytest.raises(ConfigError, match=r"MODEL\.MOBILENETV2"):
         MobileNetV2(**wrong)
 
 
-def test_the_registry_s_backbone_is_an_fpn_over_it():
+@pytest.mark.parametrize("output_stride", [32, 16])
+def test_the_registry_s_backbone_is_an_fpn_over_it_with_the_same_levels_for_both_output_strides(output_stride: int):
     cfg = new_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_mobilenetv2_fpn_backbone"
+    cfg.MODEL.MOBILENETV2.OUTPUT_STRIDE = output_stride
     cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 16
+    settle(cfg)
     backbone = build_mobilenetv2_fpn_backbone(cfg, type("Shape", (), {"channels": 3}))
     features = backbone.eval()(torch.zeros(1, 3, 64, 64))
     assert {name: feature.shape[-1] for name, feature in features.items()} == {
@@ -77,6 +105,9 @@ def test_the_registry_s_backbone_is_an_fpn_over_it():
         "p4": 4,
         "p5": 2,
         "p6": 1,
+    }
+    assert {name: 64 // shape.stride for name, shape in backbone.output_shape().items()} == {
+        name: feature.shape[-1] for name, feature in features.items()
     }
 
 

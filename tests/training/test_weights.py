@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,23 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone import build_resnet_backbone
-from torchvision.models import mobilenet_v2, resnet50
+from torch import nn
+from torchvision.models import mobilenet_v2, resnet18, resnet34, resnet50, resnet101
 
 from maskserve.modeling.config import new_cfg
+from maskserve.modeling.network import backbone_name, network_name, settle
 from maskserve.protos.errors import ConfigError
 from maskserve.training import fetch as fetching
 from maskserve.training.naming import PREFIX, from_torchvision
 from maskserve.training.presets import ARMS, resolve_cfg
 from maskserve.training.safe_pickle import load_arrays
-from maskserve.training.weights import find_weights, from_file, load_into, published_url
+from maskserve.training.weights import NO_WEIGHTS, PUBLISHED, find_weights, from_file, load_into, published_url
 
 R50, MNV2 = ARMS["resnet50"], ARMS["mobilenetv2"]
 UNROUTABLE = "https://192.0.2.1/models/resnet50-0676ba61.pth"
 
 
-def model_for(arm, weights):
+def model_for(arm, weights, *overrides):
     cfg = resolve_cfg(
         arm,
         preset="quick",
@@ -32,20 +35,24 @@ def model_for(arm, weights):
         recipe_values=weights.recipe_values,
         class_count=2,
         seed=0,
-        overrides=("MODEL.DEVICE", "cpu"),
+        overrides=("MODEL.DEVICE", "cpu", *overrides),
     )
     return cfg, build_model(cfg)
 
 
-def test_torchvision_s_resnet50_gives_torchvision_s_features():
+@pytest.mark.parametrize(("depth", "network"), [(18, resnet18), (34, resnet34), (50, resnet50), (101, resnet101)])
+def test_torchvision_s_resnets_give_torchvision_s_features(depth: int, network: Callable[..., nn.Module]):
     torch.manual_seed(0)
-    theirs = resnet50(weights=None)
+    theirs = network(weights=None)
     photos = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         theirs.train()(photos)
     cfg = new_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.DEPTH = depth
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    settle(cfg)
     ours = build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval()
     state = {k.removeprefix(PREFIX): v for k, v in from_torchvision(theirs.state_dict(), "resnet50").items()}
     missing, unexpected = ours.load_state_dict(state, strict=False)
@@ -91,6 +98,63 @@ def test_a_run_s_weights_bring_the_preprocessing_of_the_config_beside_them(tmp_p
     assert load_into(other, weights).startswith(str(len(other.state_dict())))
 
 
+@pytest.mark.parametrize(
+    "overrides", [("MODEL.RESNETS.DEPTH", "18"), ("MODEL.RESNETS.DEPTH", "18", "MODEL.LITE", "True")]
+)
+def test_a_published_file_of_another_depth_fills_that_depth_s_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+):
+    theirs = resnet18(weights=None)
+    asked: list[str] = []
+
+    def fetched(url: str, **_: object) -> Path:
+        asked.append(url)
+        torch.save(theirs.state_dict(), tmp_path / "fetched.pth")
+        return tmp_path / "fetched.pth"
+
+    monkeypatch.setattr("maskserve.training.weights.fetch", fetched)
+    weights = find_weights(R50, "resnet18", "imagenet", "standard")
+    assert "resnet18" in asked[0]
+    cfg, model = model_for(R50, weights, *overrides)
+    load_into(model, weights)
+    assert cfg.INPUT.FORMAT == "RGB"
+    convolution = model.state_dict()["backbone.bottom_up.res5.1.conv2.weight"]
+    assert torch.equal(convolution, theirs.state_dict()["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize(("depth", "network"), [(18, resnet18), (34, resnet34), (101, resnet101)])
+def test_a_file_tells_the_depth_of_its_resnet(tmp_path: Path, depth: int, network: Callable[..., nn.Module]):
+    torch.save(network(weights=None).state_dict(), tmp_path / "weights.pth")
+    weights = from_file(tmp_path / "weights.pth", R50)
+    cfg, model = model_for(R50, weights)
+    assert backbone_name(cfg) == f"resnet{depth}"
+    load_into(model, weights)
+    with pytest.raises(ConfigError, match="another network, depth or width"):
+        load_into(
+            model_for(R50, weights, "MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256")[1], weights
+        )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("MODEL.LITE", "True", "MODEL.MOBILENETV2.OUTPUT_STRIDE", "16", "MODEL.MOBILENETV2.WIDTH_MULT", "0.5"),
+        ("MODEL.MOBILENETV2.NORM", "GN", "MODEL.FPN.NORM", "GN"),
+    ],
+)
+def test_a_run_s_weights_bring_its_network_along(tmp_path: Path, overrides: tuple[str, ...]):
+    cfg, model = model_for(MNV2, NO_WEIGHTS, *overrides)
+    torch.save(model.state_dict(), tmp_path / "model_best.pth")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    weights = from_file(tmp_path / "model_best.pth", MNV2)
+    resolved, other = model_for(MNV2, weights)
+    assert network_name(resolved) == network_name(cfg)
+    load_into(other, weights)
+    own = other.state_dict()
+    kept = [name for name in own if name in weights.state and torch.equal(own[name], weights.state[name])]
+    assert len(kept) == len(own)
+
+
 @pytest.mark.parametrize("content", ["another network", "nothing useful", "garbage", "missing"])
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, content: str):
     path = tmp_path / "weights.pth"
@@ -118,25 +182,26 @@ def test_the_kit_s_files_are_recognised_and_loaded_whole(kit: Path):
         (R50, "resnet50thin-open_nsfw-d2-fp16.pth", 104.0),
     ):
         weights = from_file(kit / "weights" / name, arm)
-        cfg, model = model_for(arm, weights)
-        load_into(model, weights)
-        assert cfg.MODEL.PIXEL_MEAN[0] == mean
+        for overrides in ((), ("MODEL.LITE", "True", "MODEL.MOBILENETV2.OUTPUT_STRIDE", "16")):
+            cfg, model = model_for(arm, weights, *overrides)
+            load_into(model, weights)
+            assert cfg.MODEL.PIXEL_MEAN[0] == mean
 
 
 def test_offline_auto_decides_for_random_weights_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKSERVE_CACHE", str(tmp_path))
-    monkeypatch.setattr("maskserve.training.weights.published_url", lambda arm, kind: UNROUTABLE)
+    monkeypatch.setattr("maskserve.training.weights.published_url", lambda backbone, kind: UNROUTABLE)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     said: list[str] = []
     start = time.monotonic()
-    weights = find_weights(R50, "auto", "standard", say=said.append)
+    weights = find_weights(R50, "resnet50", "auto", "standard", say=said.append)
     assert time.monotonic() - start < 15
     assert weights.kind == "none"
     assert "random" in said[-1]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="cannot be reached"):
-        find_weights(R50, "imagenet", "standard")
+        find_weights(R50, "resnet50", "imagenet", "standard")
 
 
 def test_a_cached_file_is_used_only_with_the_checksum_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -182,8 +247,20 @@ def test_a_download_is_checked_and_leaves_nothing_half_done(tmp_path: Path, monk
 
 
 def test_both_publishers_name_a_file_with_a_checksum():
-    for arm, kind in ((R50, "coco"), (R50, "imagenet"), (MNV2, "imagenet")):
-        assert fetching.NAME_CHECKSUM.search(published_url(arm, kind))
+    for kind, backbones in PUBLISHED.items():
+        for backbone in backbones:
+            assert fetching.NAME_CHECKSUM.search(published_url(backbone, kind))
+
+
+def test_a_network_that_nobody_publishes_starts_at_random_without_a_download(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maskserve.training.weights.fetch", lambda *_, **__: pytest.fail("downloads"))
+    assert find_weights(MNV2, "mobilenetv2_0.5", "auto", "standard") is NO_WEIGHTS
+    with pytest.raises(ConfigError, match=r"nobody publishes weights of mobilenetv2_0\.5, only of resnet18"):
+        find_weights(MNV2, "mobilenetv2_0.5", "imagenet", "standard")
+    said: list[str] = []
+    with pytest.raises(ConfigError, match="nobody publishes"):
+        find_weights(MNV2, "mobilenetv2_0.5", "coco", "standard", say=said.append)
+    assert "taking ImageNet's" in said[0]
 
 
 def test_a_zoo_pickle_gives_its_arrays_and_a_harmful_one_is_refused(tmp_path: Path):
