@@ -80,11 +80,19 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
         raise ConfigError(f"config overrides come as KEY VALUE pairs; {overrides[-1]!r} has no value")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         try:
-            cfg.merge_from_list([key, value])
+            cfg.merge_from_list([key, _fractional(cfg, key, value)])
         except (AssertionError, KeyError):
             raise ConfigError(f"config override {key} {value}: no such key {key!r}{_similar(cfg, key)}") from None
         except (ValueError, TypeError, SyntaxError) as error:
             raise ConfigError(f"config override {key} {value}: {_reason(error)}") from error
+
+
+def _fractional(cfg: CfgNode, key: str, value: str) -> str:
+    """A whole number for a key that holds a fraction (`SOLVER.BASE_LR 1`) with its point, which yacs insists on."""
+    place = cfg
+    for name in key.split("."):
+        place = place.get(name) if isinstance(place, CfgNode) else None
+    return f"{value}.0" if isinstance(place, float) and value.lstrip("-").isdecimal() else value
 
 
 def _similar(cfg: CfgNode, key: str) -> str:

@@ -58,3 +58,11 @@ def test_overrides_change_values_of_the_key_s_own_type():
     merge_overrides(cfg, ["SOLVER.BASE_LR", "0.5", "INPUT.MIN_SIZE_TRAIN", "(96,)"])
     assert cfg.SOLVER.BASE_LR == 0.5
     assert cfg.INPUT.MIN_SIZE_TRAIN == (96,)
+
+
+@pytest.mark.parametrize(("whole", "value"), [("1", 1.0), ("0", 0.0), ("-2", -2.0)])
+def test_a_fraction_may_be_written_as_a_whole_number(whole: str, value: float):
+    cfg = new_cfg()
+    merge_overrides(cfg, ["SOLVER.BASE_LR", whole])
+    assert isinstance(cfg.SOLVER.BASE_LR, float)
+    assert value == cfg.SOLVER.BASE_LR

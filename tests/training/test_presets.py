@@ -51,7 +51,11 @@ def test_the_command_line_wins():
         ("SOLVER.IMS_PER_BATCH", "0"),
         ("SOLVER.EMA_DECAY", "1.0"),
         ("SOLVER.EMA_DECAY", "-0.1"),
-        ("MODEL.ROI_MASK_HEAD.LOSS_WEIGHT", "-1.0"),
+        ("MODEL.ROI_MASK_HEAD.LOSS_WEIGHT", "-1"),
+        ("INPUT.COPY_PASTE", "1.5"),
+        ("INPUT.SCALE_JITTER", "(1.5,0.5)"),
+        ("INPUT.SCALE_JITTER", "(0,1)"),
+        ("INPUT.SCALE_JITTER", "(1,)"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_before_training(overrides: tuple[str, str]):
