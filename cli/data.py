@@ -60,11 +60,11 @@ def import_labelme_command(
       maskserve data import-labelme photos/ -o dataset --test-fraction 0.25 --labels labels.txt
     """
     from maskserve.training.datasets.import_labelme import ImportOptions, import_labelme
-    from maskserve.training.datasets.sources import read_label_list
+    from maskserve.training.datasets.labels import read_label_table
 
     if test_fraction + val_fraction >= 1:
         raise click.UsageError("--test-fraction and --val-fraction leave nothing to train on")
-    options = ImportOptions(test_fraction, val_fraction, seed, read_label_list(labels) if labels else None)
+    options = ImportOptions(test_fraction, val_fraction, seed, read_label_table(labels) if labels else None)
     with _progress("reading labels") as on_photo:
         imported = import_labelme(folders, output, options, on_photo=on_photo)
     _print_warnings(imported.warnings, folders)
@@ -92,10 +92,10 @@ def check_command(ctx: click.Context, paths: tuple[Path, ...], labels: Path | No
       maskserve data check dataset --json
     """
     from maskserve.training.datasets.check import check
-    from maskserve.training.datasets.sources import read_label_list
+    from maskserve.training.datasets.labels import read_label_table
 
     with _progress("checking photos") as on_photo:
-        report = check(paths, read_label_list(labels) if labels else None, on_photo=on_photo)
+        report = check(paths, read_label_table(labels) if labels else None, on_photo=on_photo)
     if as_json:
         counts = {"photos": report.photo_count, "errors": report.error_count, "warnings": report.warning_count}
         found = [finding.as_json() for finding in report.findings]

@@ -1,12 +1,16 @@
-"""One labelme file ▶ findings: its photo first, then each of its shapes."""
+"""One labelme file ▶ findings: its photo first, then each of its shapes ▶ its objects."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets import labelme
 from maskserve.training.datasets.findings import Finding, Where, polygon_findings
+from maskserve.training.datasets.geometry import bounding_box, clip, outline_area
 from maskserve.training.datasets.labelme import LabelledPhoto
 from maskserve.training.datasets.photos import check_pixels, photo_size
+from maskserve.training.datasets.survey import Thing
 
 
 def photo_findings(photo: LabelledPhoto, data: bytes) -> list[Finding]:
@@ -49,3 +53,13 @@ def shape_findings(photo: LabelledPhoto, size: tuple[int, int]) -> list[Finding]
     if next(labelme.instances(photo.shapes), None) is None:
         found.append(Finding("warning", "no-labels", Where(str(photo.path)), "the photo has no labelled object"))
     return found
+
+
+def labelme_things(photo: LabelledPhoto, size: tuple[int, int], split: str) -> Iterator[Thing]:
+    """The objects of a photo of `size` (height, width), as far as they lie in it."""
+    for instance in labelme.instances(photo.shapes):
+        pieces = [piece for outline in instance.polygons for piece in clip(outline, size)]
+        if pieces:
+            _, _, width, height = bounding_box(pieces)
+            area_px = sum(map(outline_area, pieces))
+            yield Thing(str(photo.path), split, instance.label, (height, width), area_px, size)

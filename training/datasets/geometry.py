@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import shapely
@@ -15,6 +15,27 @@ SMALLEST_AREA_PX = 1e-6
 
 def has_area(outline: Sequence[tuple[float, float]]) -> bool:
     return len(outline) >= 3 and ShapelyPolygon(outline).convex_hull.area > SMALLEST_AREA_PX
+
+
+def bounding_box(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
+    """(x, y, width, height) px around all of them."""
+    xs, ys = zip(*(point for outline in polygons for point in outline), strict=True)
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def outline_area(outline: Polygon) -> float:
+    """px²; where the outline crosses itself, the difference of what lies on both sides."""
+    return ShapelyPolygon(outline).area
+
+
+def pairs(flat: Sequence[float]) -> Polygon:
+    """COCO's x0, y0, x1, y1, … as points; a last number without a partner is dropped."""
+    return list(zip(flat[::2], flat[1::2], strict=False))
+
+
+def compressed(rle: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """A COCO RLE of either kind as pycocotools takes it."""
+    return coco_mask.frPyObjects(dict(rle), *size) if isinstance(rle["counts"], list) else dict(rle)
 
 
 def clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:

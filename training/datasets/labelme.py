@@ -14,8 +14,8 @@ import binascii
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from PIL import Image, UnidentifiedImageError
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.geometry import Polygon
 
-SKIPPED_LABELS = frozenset({"__ignore__", "_background_"})
+IGNORED_LABEL = "__ignore__"
+SKIPPED_LABELS = frozenset({IGNORED_LABEL, "_background_"})
 AREA_SHAPES = frozenset({"polygon", "rectangle", "circle", "mask"})
 CIRCLE_CORNERS = 48
 
@@ -67,6 +68,10 @@ class LabelledPhoto:
             f"{self.path}: its photo {self.image_path} is missing; put it there, correct imagePath, "
             "or save in labelme with the image data embedded."
         )
+
+    def relabelled(self, class_of: Callable[[str], str]) -> LabelledPhoto:
+        """The same with the class that each label means."""
+        return replace(self, shapes=tuple(replace(s, label=class_of(s.label)) for s in self.shapes))
 
 
 @dataclass(frozen=True)

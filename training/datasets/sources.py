@@ -9,7 +9,7 @@ from pathlib import Path
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.coco import SPLITS
-from maskserve.training.datasets.labelme import SKIPPED_LABELS, is_labelme
+from maskserve.training.datasets.labelme import is_labelme
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,3 @@ def _may_be_labelme(file: Path) -> bool:
         return is_labelme(json.loads(file.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return True
-
-
-def read_label_list(path: Path) -> tuple[str, ...]:
-    """Class names from a text file, one a line, in that order; labelme's `__ignore__` and `_background_` left out.
-
-    Raises:
-        DataError: when it cannot be read, is empty or names a class twice.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of labels ({error}).") from None
-    names = [line for line in lines if line and line not in SKIPPED_LABELS]
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}: needs one class name a line, each once.")
-    return tuple(names)
