@@ -1,7 +1,8 @@
-"""`maskserve data`: labels in, manifests out; drawn pandas; what is wrong with labels, and how they look."""
+"""`maskserve data`: labels in, manifests out, and back; drawn pandas; what is wrong with labels, how they look."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,12 @@ import click
 
 if TYPE_CHECKING:
     from maskserve.training.datasets.findings import Finding
-    from maskserve.training.datasets.import_labelme import Imported
+    from maskserve.training.datasets.importing import Imported
 
 PATH = click.Path(path_type=Path)
 SHARE = click.FloatRange(0, 0.9)
 MOST_WARNINGS = 10
-"""As many warnings of an import are printed; `data check` prints them all."""
+"""As many warnings of an import or export are printed; `--json` has them all."""
 
 
 @click.group()
@@ -25,54 +26,102 @@ def data() -> None:
     """Bring labelled photos into shape for training.
 
     \b
-    From photos labelled with labelme to a dataset:
+    From labelled photos (labelme, COCO, VIA) to a dataset:
       maskserve data check photos/
-      maskserve data import-labelme photos/ -o dataset
+      maskserve data import photos/ -o dataset
       maskserve data show dataset -o sheet.png
     """
 
 
-@data.command("import-labelme", short_help="labelme folders to manifests, one per split.")
-@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
+@data.command("import", short_help="labelme, COCO or VIA labels to manifests, one per split.")
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH...")
 @click.option("-o", "--output", default=Path("dataset"), show_default=True, type=PATH, help="Folder of the manifests.")
 @click.option("--test-fraction", default=0.2, show_default=True, type=SHARE, help="Share held out.")
 @click.option("--val-fraction", default=0.0, show_default=True, type=SHARE, help="Share to validate on.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same split.")
 @click.option("--labels", type=PATH, help="Text file with one class name a line: the classes and their order.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
-def import_labelme_command(
-    folders: tuple[Path, ...],
+@click.option("--via-attribute", metavar="NAME", help="VIA's region attribute that is the class, if it has several.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON, with all warnings.")
+def import_command(
+    paths: tuple[Path, ...],
     output: Path,
     test_fraction: float,
     val_fraction: float,
     seed: int,
     labels: Path | None,
+    via_attribute: str | None,
     as_json: bool,
 ) -> None:
-    """Turn labelme JSON below DIR into one COCO manifest per split: train.json, test.json, perhaps val.json.
+    """Turn labels into one COCO manifest per split: train.json, test.json, perhaps val.json.
 
-    A DIR with train/ and test/ inside keeps that split, and so do folders so named; other photos are dealt out so
-    that every split has its share of every class. The photos stay where they are.
+    PATH is a folder or a file with labelme JSON, COCO instances or VIA's JSON (VGG Image Annotator 2); which it is
+    is seen from the content. A folder with train/ and test/ inside keeps that split, and so do folders and COCO files
+    so named; other photos are dealt out so that every split has its share of every class. The photos stay where they
+    are.
 
     \b
     Examples:
-      maskserve data import-labelme photos/ -o dataset
-      maskserve data import-labelme photos/ -o dataset --test-fraction 0.25 --labels labels.txt
+      maskserve data import photos/ -o dataset
+      maskserve data import photos/ -o dataset --test-fraction 0.25 --labels labels.txt
+      maskserve data import instances_train.json instances_test.json -o dataset
+      maskserve data import via_region_data.json -o dataset --via-attribute species
     """
-    from maskserve.training.datasets.import_labelme import ImportOptions, import_labelme
+    from maskserve.training.datasets.importing import ImportOptions, import_labels
     from maskserve.training.datasets.labels import read_label_table
 
     if test_fraction + val_fraction >= 1:
         raise click.UsageError("--test-fraction and --val-fraction leave nothing to train on")
-    options = ImportOptions(test_fraction, val_fraction, seed, read_label_table(labels) if labels else None)
+    table = read_label_table(labels) if labels else None
+    options = ImportOptions(test_fraction, val_fraction, seed, table, via_attribute)
     with _progress("reading labels") as on_photo:
-        imported = import_labelme(folders, output, options, on_photo=on_photo)
-    _print_warnings(imported.warnings, folders)
+        imported = import_labels(paths, output, options, on_photo=on_photo)
+    _print_warnings(imported.warnings)
     if as_json:
         click.echo(json.dumps(_summary(imported), indent=2, ensure_ascii=False))
     else:
         _print_counts(imported)
     click.echo(f"Manifests in {output}. Next: maskserve train all --data {output}", err=as_json)
+
+
+IMPORT_LABELME = copy.copy(import_command)
+"""The name it had when labelme was the only format."""
+IMPORT_LABELME.hidden = True
+data.add_command(IMPORT_LABELME, "import-labelme")
+
+
+@data.command("export", short_help="A dataset to labelme JSON, to correct it by hand.")
+@click.argument("dataset", type=PATH)
+@click.option(
+    "--format", type=click.Choice(["labelme"]), default="labelme", expose_value=False, help="What to write: labelme."
+)
+@click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER", help="Where the labels go.")
+@click.option("--overwrite", is_flag=True, help="Replace labels that are there already.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON, with all warnings.")
+def export_command(dataset: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Write the labels of a dataset folder or a COCO file as labelme JSON, one file a photo.
+
+    Splits get folders of their own. Polygons stay as they are, RLE masks become polygons, crowds are left out. The
+    photos stay where they are and the files name them.
+
+    \b
+    Examples:
+      maskserve data export dataset -o labels
+      maskserve data export instances_val2017.json --format labelme -o labels
+    """
+    from maskserve.training.datasets.to_labelme import export_labelme
+
+    with _progress("writing labels") as on_photo:
+        exported = export_labelme(dataset, output, overwrite=overwrite, on_photo=on_photo)
+    _print_warnings(exported.warnings)
+    made = {"output": str(output), "photos": exported.photos, "shapes": exported.shapes}
+    if as_json:
+        warnings = [finding.as_json() for finding in exported.warnings]
+        click.echo(json.dumps({**made, "warnings": warnings}, indent=2, ensure_ascii=False))
+    click.echo(
+        f"{_plural(exported.photos, 'file')} with {_plural(exported.shapes, 'polygon')} in {output}. "
+        f"Next: open them in labelme, then maskserve data import {output} -o dataset",
+        err=as_json,
+    )
 
 
 @data.command("check", short_help="Look for mistakes in labels and photos.")
@@ -144,13 +193,13 @@ def make_pandas_command(out: Path, train: int, test: int, seed: int) -> None:
     \b
     Example:
       maskserve data make-pandas pandas --train 120 --test 40
-      maskserve data import-labelme pandas -o dataset
+      maskserve data import pandas -o dataset
     """
     from maskserve.training.datasets.pandas import make_pandas
 
     with _progress("drawing pandas") as on_photo:
         make_pandas(out, train=train, test=test, seed=seed, on_photo=on_photo)
-    click.echo(f"{train} + {test} photos in {out}. Next: maskserve data import-labelme {out} -o dataset")
+    click.echo(f"{train} + {test} photos in {out}. Next: maskserve data import {out} -o dataset")
 
 
 @contextmanager
@@ -171,12 +220,11 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
         click.echo(f"{level}: {finding.where}: {finding.message} [{finding.code}]")
 
 
-def _print_warnings(warnings: tuple[Finding, ...], folders: tuple[Path, ...]) -> None:
+def _print_warnings(warnings: tuple[Finding, ...]) -> None:
     for finding in warnings[:MOST_WARNINGS]:
         click.echo(f"left out or doubtful: {finding.where}: {finding.message} [{finding.code}]", err=True)
     if len(warnings) > MOST_WARNINGS:
-        rest, names = len(warnings) - MOST_WARNINGS, " ".join(map(str, folders))
-        click.echo(f"… and {rest} more; see them all with `maskserve data check {names}`", err=True)
+        click.echo(f"… and {len(warnings) - MOST_WARNINGS} more; see them all with --json", err=True)
 
 
 def _print_counts(imported: Imported) -> None:

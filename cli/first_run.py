@@ -1,7 +1,7 @@
 """What `maskserve up` does before it serves: an archive for every arm, trained where there is none.
 
-photos ─▶ data import-labelme ─▶ train ─▶ package        every step is the user's own command, in a child process,
-                                                         so that its memory is gone when the server starts
+photos ─▶ data import ─▶ train ─▶ package        every step is the user's own command, in a child process, so that
+                                                 its memory is gone when the server starts
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def prepare_data(source: Source) -> None:
         if not source.photos.is_dir():
             options = [word for pair in DEMO_PHOTOS.items() for word in pair]
             maskserve("data", "make-pandas", str(source.photos), *options, why="no photos given: draws some pandas")
-    maskserve("data", "import-labelme", str(source.photos), "-o", str(source.dataset), why="labels to manifests")
+    maskserve("data", "import", str(source.photos), "-o", str(source.dataset), why="labels to manifests")
 
 
 def train(models: list[str], source: Source, data_hash: str, *, preset: str, retrain: bool) -> None:

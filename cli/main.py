@@ -82,7 +82,7 @@ def main() -> None:
 
     \b
     Labelled photos to two served models:
-      maskserve data import-labelme photos/ -o data/photos
+      maskserve data import photos/ -o data/photos
       maskserve train all --data data/photos
       maskserve package runs/mask_rcnn_r50_fpn
       maskserve package runs/mask_rcnn_mnv2_fpn

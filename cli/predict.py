@@ -1,4 +1,4 @@
-"""`maskserve predict`: photos ─▶ TorchServe over gRPC ─▶ overlays, JSON lines, or a line of text each."""
+"""`maskserve predict`: photos ─▶ TorchServe over gRPC ─▶ overlays, labelme files, JSON lines, or a line each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maskserve.cli.predict_output import PICTURE_SUFFIXES, MaskFormat, Output, open_output
+from maskserve.cli.predict_output import (
+    LINES_SUFFIXES,
+    PICTURE_SUFFIXES,
+    FolderFormat,
+    LabelmeFolder,
+    MaskFormat,
+    Output,
+    open_output,
+)
 from maskserve.protos import wire
 
 if TYPE_CHECKING:
@@ -25,6 +33,15 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 @click.option("-m", "--model", default=wire.MODEL_R50, show_default=True, help="Its name in TorchServe.")
 @click.option("--version", default="", help="Version of the model.  [default: TorchServe's]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="PICTURE.png|.jpg, LINES.jsonl or a FOLDER.")
+@click.option(
+    "--format",
+    "folder_format",
+    type=click.Choice(["overlay", "labelme"]),
+    default="overlay",
+    show_default=True,
+    help="What a FOLDER is filled with: pictures, or labels to correct in labelme.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace labelme files that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a photo.")
 @click.option("--score-threshold", type=click.FloatRange(0, 1), help="Leave out instances below it.")
 @click.option("--max-instances", type=click.IntRange(1, 1000), help="Keep the best-scored.")
@@ -41,6 +58,8 @@ def predict(
     model: str,
     version: str,
     output: Path | None,
+    folder_format: FolderFormat,
+    overwrite: bool,
     as_json: bool,
     score_threshold: float | None,
     max_instances: int | None,
@@ -59,7 +78,9 @@ def predict(
       maskserve predict photos/ --model mask_rcnn_mnv2_fpn -o overlays/
       maskserve predict 'photos/**/*.jpg' --score-threshold 0.7 -o answers.jsonl
       maskserve predict photo.jpg --json --mask-format polygon | jq .instances
+      maskserve predict new/ --score-threshold 0.5 --format labelme -o new/
 
+    With --format labelme every photo without labels gets a JSON file, which labelme opens for a person to correct.
     A photo that cannot be answered is one line on stderr; the others go on, and the exit code is 1.
     """
     from maskserve.client import Client, SegmentOptions
@@ -68,8 +89,10 @@ def predict(
         raise click.UsageError("give --token or --token-file, not both")
     paths = find_photos(photos)
     _check_output(output, len(paths))
+    labels = _label_folder(output, paths, overwrite, mask_format) if folder_format == "labelme" else None
+    paths = labels.photos if labels else paths
     options = SegmentOptions(score_threshold, max_instances, "none" if mask_format == "none" else "rle", class_names)
-    sink = open_output(output, as_json=as_json, mask_format=mask_format)
+    sink = open_output(output, as_json=as_json, mask_format=mask_format, labels=labels)
     with Client(address, token=token_file or token, timeout_s=timeout_s) as client:
         failed = _predict_all(
             paths, lambda image: client.predict(image, model=model, version=version, options=options), sink
@@ -132,6 +155,16 @@ def _say_failed(path: Path, why: str) -> int:
 def _check_output(output: Path | None, count: int) -> None:
     if output and count > 1 and output.suffix.lower() in PICTURE_SUFFIXES:
         raise click.UsageError(f"{count} photos do not fit into one {output.suffix}; give a folder or a .jsonl")
+
+
+def _label_folder(
+    output: Path | None, paths: Sequence[Path], overwrite: bool, mask_format: MaskFormat
+) -> LabelmeFolder:
+    if output is None or output.suffix.lower() in (*PICTURE_SUFFIXES, *LINES_SUFFIXES):
+        raise click.UsageError("--format labelme needs -o FOLDER; it may be the photos' own")
+    if mask_format == "none":
+        raise click.UsageError("--format labelme needs the masks; leave out --mask-format none")
+    return LabelmeFolder(output, paths, overwrite=overwrite)
 
 
 def _last_line(made: str, answered: int, failed: int) -> str:

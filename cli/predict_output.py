@@ -1,9 +1,10 @@
-"""One photo's answer ─▶ an overlay, a line of JSON, or a line for people; for `maskserve predict`."""
+"""One photo's answer ─▶ an overlay, a labelme file, a line of JSON, or a line for people; for `maskserve predict`."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES: dict[str, Literal["png", "jpeg"]] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 LINES_SUFFIXES = (".jsonl", ".json")
 MaskFormat = Literal["rle", "polygon", "none"]
+FolderFormat = Literal["overlay", "labelme"]
 
 
 class Output(Protocol):
@@ -27,8 +29,10 @@ class Output(Protocol):
         """Ends it, after the last photo; returns what was made, or ""."""
 
 
-def open_output(output: Path | None, *, as_json: bool, mask_format: MaskFormat) -> Output:
-    """What `-o` and `--json` ask for; a line for people unless stdout is for JSON."""
+def open_output(
+    output: Path | None, *, as_json: bool, mask_format: MaskFormat, labels: LabelmeFolder | None = None
+) -> Output:
+    """What `-o` and `--json` ask for; a line for people unless stdout is for JSON; a folder is filled by `labels`."""
     suffix = output.suffix.lower() if output else ""
     outputs: list[Output] = [JsonLines(None, mask_format) if as_json else TextLines()]
     if output and suffix in LINES_SUFFIXES:
@@ -36,7 +40,7 @@ def open_output(output: Path | None, *, as_json: bool, mask_format: MaskFormat) 
     elif output and suffix in PICTURE_SUFFIXES:
         outputs.append(Picture(output))
     elif output:
-        outputs.append(PictureFolder(output))
+        outputs.append(labels or PictureFolder(output))
     return Outputs(outputs)
 
 
@@ -118,6 +122,36 @@ class PictureFolder:
         return f"overlays in {self._folder}/" if self._taken else ""
 
 
+class LabelmeFolder:
+    """`photo.json` for each photo, for a person to correct in labelme.
+
+    A file that is there already may be a person's work: its photo is not even asked about, unless `overwrite`.
+    """
+
+    def __init__(self, folder: Path, photos: Sequence[Path], *, overwrite: bool) -> None:
+        from maskserve.training.datasets.labelme_writer import json_names
+
+        self._folder = folder
+        self._overwrite = overwrite
+        self._files = {photo: folder / name for photo, name in zip(photos, json_names(photos), strict=True)}
+        self.photos = [photo for photo in photos if overwrite or not self._files[photo].exists()]
+        """Those to ask about."""
+        self._kept = len(photos) - len(self.photos)
+        self._written = 0
+
+    def keep(self, photo: Path, _image: bytes, answer: Segmentation) -> None:
+        if self._files[photo].exists() and not self._overwrite:
+            self._kept += 1
+            return
+        _write(self._files[photo], labelme_answer(photo, answer, self._folder))
+        self._written += 1
+
+    def finish(self) -> str:
+        written = f"labels of {self._written} in {self._folder}/" if self._written else ""
+        kept = f"{self._kept} kept as they were (--overwrite replaces them)" if self._kept else ""
+        return ", ".join(filter(None, [written, kept]))
+
+
 def describe(answer: Segmentation) -> str:
     """ "2 giant panda, 1 red panda · 23.4 % covered · 312 ms"."""
     counts = Counter(instance.class_name for instance in answer.instances)
@@ -137,6 +171,19 @@ def answer_json(photo: Path, answer: Segmentation, mask_format: MaskFormat) -> d
         if mask_format == "polygon":
             instance["mask_polygons"] = rle_to_polygons(typed.mask_rle) if typed.mask_rle else []
     return {"photo": str(photo), **body}
+
+
+def labelme_answer(photo: Path, answer: Segmentation, folder: Path) -> bytes:
+    """An answer as a labelme file in `folder`; a shape's description has its score and the model."""
+    from maskserve.imaging.outlines import mask_to_outlines
+    from maskserve.training.datasets.labelme_writer import labelme_json, shapes_of
+
+    shapes: list[dict[str, Any]] = []
+    for group_id, instance in enumerate(answer.instances, 1):
+        outlines = mask_to_outlines(instance.mask_rle) if instance.mask_rle else []
+        description = f"score {instance.score:.2f}, {answer.model.name} {answer.model.version}".rstrip()
+        shapes += shapes_of(instance.class_name, outlines, group_id, description)
+    return labelme_json(shapes, photo, folder, answer.size)
 
 
 def overlay(image: bytes, answer: Segmentation, kind: Literal["png", "jpeg"]) -> bytes:

@@ -28,7 +28,7 @@ def steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
     def record(*words: str, why: str) -> None:
         taken.append(words)
-        if words[:2] == ("data", "import-labelme"):
+        if words[:2] == ("data", "import"):
             write_manifest(Path(words[words.index("-o") + 1]), "hash-of-the-photos")
 
     monkeypatch.setattr(first_run, "maskserve", record)
@@ -61,7 +61,7 @@ def test_without_anything_it_draws_imports_trains_and_packages(here: Path, steps
     ensure(here)
     assert [words[:2] for words in steps] == [
         ("data", "make-pandas"),
-        ("data", "import-labelme"),
+        ("data", "import"),
         ("train", "all"),
         ("package", f"runs/demo-pandas/{MODEL_R50}"),
         ("package", f"runs/demo-pandas/{MODEL_MNV2}"),
@@ -82,7 +82,7 @@ def test_own_photos_replace_archives_of_other_photos(here: Path, steps: list[tup
     for model in ARMS:
         write_archive(here / "store", model, "hash-of-pandas")
     ensure(here, here / "photos")
-    assert steps[0] == ("data", "import-labelme", str(here / "photos"), "-o", "data/photos")
+    assert steps[0] == ("data", "import", str(here / "photos"), "-o", "data/photos")
     assert steps[1][:4] == ("train", "all", "--data", "data/photos")
     assert steps[2][:2] == ("package", f"runs/photos/{MODEL_R50}")
 
@@ -93,7 +93,7 @@ def test_own_photos_are_not_trained_on_twice(here: Path, steps: list[tuple[str, 
     for model in ARMS:
         write_archive(here / "store", model, "hash-of-the-photos")
     ensure(here, here / "photos")
-    assert [words[:2] for words in steps] == [("data", "import-labelme")]
+    assert [words[:2] for words in steps] == [("data", "import")]
 
 
 def test_only_the_missing_arm_is_trained(here: Path, steps: list[tuple[str, ...]]) -> None:
@@ -158,7 +158,7 @@ def test_a_model_of_the_users_own_is_not_trained(here: Path, steps: list[tuple[s
 def test_a_step_that_fails_ends_it(here: Path) -> None:
     """The real command is run, and its failure is ours."""
     with pytest.raises(ConfigError, match="did not finish"):
-        first_run.maskserve("data", "import-labelme", "nowhere", "-o", "out", why="to see it fail")
+        first_run.maskserve("data", "import", "nowhere", "-o", "out", why="to see it fail")
     assert not (here / "out").exists()
 
 

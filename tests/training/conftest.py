@@ -16,6 +16,6 @@ def pandas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("pandas")
     make_pandas(folder / "photos", train=6, test=2, seed=3, size=(120, 160))
-    done = CliRunner().invoke(main, ["data", "import-labelme", str(folder / "photos"), "-o", str(folder / "dataset")])
+    done = CliRunner().invoke(main, ["data", "import", str(folder / "photos"), "-o", str(folder / "dataset")])
     assert done.exit_code == 0, done.output
     return folder / "dataset"

@@ -1,7 +1,8 @@
-"""Labelled photos in, manifests out.
+"""Labelled photos in, manifests out, and back.
 
 panda_drawing ▶ panda_scenery ▶ pandas       drawn photos with labelme JSON beside them, from a seed
-labelme ▶ splits ▶ import_labelme            labelme folders ─▶ one COCO manifest per split
+sources ▶ from_* ▶ splits ▶ importing        labelme, COCO or VIA files ─▶ one COCO manifest per split
+to_labelme ▶ labelme_writer                  COCO manifest ─▶ labelme files
 manifest                                     COCO manifest ─▶ Detectron2's records
 check, show                                  what is wrong with the labels; what they look like
 """

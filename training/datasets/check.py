@@ -22,7 +22,7 @@ from maskserve.training.datasets.check_labels import label_findings
 from maskserve.training.datasets.coco import manifest_files, read_coco
 from maskserve.training.datasets.duplicates import duplicate_findings, near_duplicate_findings, picture_hashes
 from maskserve.training.datasets.findings import Finding, Where
-from maskserve.training.datasets.labels import LabelTable
+from maskserve.training.datasets.labels import SKIPPED_LABELS, LabelTable
 from maskserve.training.datasets.manifest import Manifest, load_manifest
 from maskserve.training.datasets.photos import decode_photo, photo_size, pixel_hash
 from maskserve.training.datasets.sources import Source, find_labelme
@@ -71,10 +71,10 @@ class Ledger:
     def survey(self, labels: LabelTable | None) -> Survey:
         class_of = labels.class_of if labels else str
         things = (replace(thing, class_name=class_of(thing.class_name)) for thing in self.things)
-        kept = tuple(thing for thing in things if thing.class_name not in labelme.SKIPPED_LABELS)
+        kept = tuple(thing for thing in things if thing.class_name not in SKIPPED_LABELS)
         names = [*(labels.class_names if labels else ()), *map(class_of, self.class_names)]
         found = sorted({thing.class_name for thing in kept})
-        class_names = (name for name in ordered([*names, *found]) if name not in labelme.SKIPPED_LABELS)
+        class_names = (name for name in ordered([*names, *found]) if name not in SKIPPED_LABELS)
         labelled = Counter(self.splits)
         splits = tuple(split for split in labelled if split)
         return Survey(tuple(self.photos), kept, tuple(class_names), splits, labelled)
@@ -170,7 +170,7 @@ def _check_labelme(source: Source, ledger: Ledger) -> None:
     if size is not None:
         ledger.findings += shape_findings(photo, size)
         ledger.things += labelme_things(photo, size, split)
-    kept = (shape for shape in photo.shapes if shape.label not in labelme.SKIPPED_LABELS)
+    kept = (shape for shape in photo.shapes if shape.label not in SKIPPED_LABELS)
     ledger.labels += ((Where(file, shape.index), shape.label) for shape in kept)
     if not unusable:
         ledger.add_photo(Where(file), split, data)

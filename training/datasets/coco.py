@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from maskserve.protos.errors import DataError
 from maskserve.training.datasets.labelme import is_labelme
 
 SPLITS = ("train", "val", "test")
+_SPLIT_NAME = re.compile(r"(?:instances_)?(train|val|test)\d*")
 
 
 def split_files(folder: Path) -> dict[str, Path]:
@@ -30,7 +32,7 @@ def split_files(folder: Path) -> dict[str, Path]:
 
 def _is_labelme(path: Path) -> bool:
     try:
-        return is_labelme(_json(path))
+        return is_labelme(read_json(path))
     except DataError:
         return False
 
@@ -38,14 +40,24 @@ def _is_labelme(path: Path) -> bool:
 def manifest_files(path: Path) -> dict[str, Path]:
     """Split ─▶ manifest for a dataset folder or one COCO file; nothing for what holds labelme files.
 
-    A file's split is read off its name where that begins as in `split_files`, else it is the name itself.
+    A file's split is read off its name, see `stated_split`, else it is the name itself.
     """
     if path.is_dir():
         return split_files(path)
     if not path.is_file() or _is_labelme(path):
         return {}
-    stem = path.stem.removeprefix("instances_")
-    return {next((split for split in SPLITS if stem.startswith(split)), stem): path}
+    return {stated_split(path) or path.stem.removeprefix("instances_"): path}
+
+
+def stated_split(path: Path) -> str | None:
+    """The split in the name of a COCO file: `test.json`, `instances_val2017.json`; not `trainval.json`."""
+    named = _SPLIT_NAME.fullmatch(path.stem)
+    return named[1] if named else None
+
+
+def is_coco(content: object) -> bool:
+    keys = ("images", "annotations", "categories")
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys)
 
 
 def image_root(coco: dict[str, Any], path: Path) -> Path:
@@ -62,9 +74,9 @@ def read_coco(path: Path) -> dict[str, Any]:
     Raises:
         DataError: see `load_manifest`.
     """
-    coco = _json(path)
+    coco = read_json(path)
     if is_labelme(coco):
-        raise DataError(f"{path} is a labelme file; run `maskserve data import-labelme` on its folder first.")
+        raise DataError(f"{path} is a labelme file; run `maskserve data import` on its folder first.")
     if not isinstance(coco, dict):
         raise DataError(f"{path} is not a COCO instance file: it is a {type(coco).__name__}, not an object.")
     for key in ("images", "annotations", "categories"):
@@ -74,7 +86,8 @@ def read_coco(path: Path) -> dict[str, Any]:
     return coco
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """A file's content, shared between callers, so not to be changed. Raises DataError when there is none."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -12,17 +12,19 @@ from shapely.validation import explain_validity
 from maskserve.training.datasets.geometry import has_area
 
 Level = Literal["error", "warning"]
+Noun = Literal["shape", "annotation", "region"]
+"""What a label is called in labelme, COCO and VIA."""
 
 OUTSIDE_TOLERANCE_PX = 1.0
 
 
 @dataclass(frozen=True)
 class Where:
-    """A file, perhaps with a shape's index (labelme) or an annotation's id (COCO)."""
+    """A file, perhaps with a shape's or region's index (labelme, VIA) or an annotation's id (COCO)."""
 
     file: str
     place: int | None = None
-    noun: Literal["shape", "annotation"] = "shape"
+    noun: Noun = "shape"
 
     def __str__(self) -> str:
         return self.file if self.place is None else f"{self.file}, {self.noun} {self.place}"

@@ -18,9 +18,9 @@ from maskserve.training.datasets.coco import image_root, read_coco
 from maskserve.training.datasets.findings import Where
 from maskserve.training.datasets.frames import FrameChange, frame_change
 from maskserve.training.datasets.geometry import Polygon, coco_geometry, compressed, pairs
-from maskserve.training.datasets.labelme import SKIPPED_LABELS
-from maskserve.training.datasets.labels import LabelTable
-from maskserve.training.datasets.photos import decode_photo, named_from, orientation, pixel_hash
+from maskserve.training.datasets.labelme_writer import relative_name
+from maskserve.training.datasets.labels import SKIPPED_LABELS, LabelTable
+from maskserve.training.datasets.photos import decode_photo, orientation, pixel_hash
 from maskserve.training.datasets.repair import DONE, dropped, repair
 from maskserve.training.datasets.survey import ordered
 
@@ -187,7 +187,7 @@ class _Mender:
         kept = {id(annotation) for members in self.by_image.values() for annotation in members}
         self.coco["annotations"] = [a for a in self.coco["annotations"] if id(a) in kept]
         for image in self.coco["images"]:
-            image["file_name"] = named_from(self.root / image["file_name"], folder)
+            image["file_name"] = relative_name(self.root / image["file_name"], folder)
         if changed and isinstance(self.coco.get("info"), dict):
             self.coco["info"].pop("maskserve", None)
         return self.coco

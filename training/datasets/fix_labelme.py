@@ -15,8 +15,9 @@ from maskserve.training.datasets.findings import Where
 from maskserve.training.datasets.frames import FrameChange, frame_change
 from maskserve.training.datasets.geometry import Polygon
 from maskserve.training.datasets.labelme import LabelledPhoto, Shape
-from maskserve.training.datasets.labels import LabelTable
-from maskserve.training.datasets.photos import decode_photo, named_from, orientation, pixel_hash
+from maskserve.training.datasets.labelme_writer import relative_name
+from maskserve.training.datasets.labels import SKIPPED_LABELS, LabelTable
+from maskserve.training.datasets.photos import decode_photo, orientation, pixel_hash
 from maskserve.training.datasets.repair import DONE, dropped, repair
 from maskserve.training.datasets.sources import find_labelme
 
@@ -77,7 +78,7 @@ class _Mender:
         raw_shapes = zip(content["shapes"], photo.shapes, strict=True)
         content["shapes"] = [new for raw, shape in raw_shapes for new in self._shapes(raw, shape, size, frame)]
         if photo.image_path.is_file() or photo.image_data is None:
-            content["imagePath"] = named_from(photo.image_path, folder)
+            content["imagePath"] = relative_name(photo.image_path, folder)
         return json.dumps(content, indent=2, ensure_ascii=False).encode()
 
     def _sizes(self, photo: LabelledPhoto) -> tuple[tuple[int, int] | None, FrameChange | None]:
@@ -102,7 +103,7 @@ class _Mender:
         kept = raw if label == shape.label else raw | {"label": label}
         if frame:
             kept = kept | {"points": _as_json(frame.points(shape.points))}
-        if label in labelme.SKIPPED_LABELS or shape.kind not in labelme.AREA_SHAPES or size is None:
+        if label in SKIPPED_LABELS or shape.kind not in labelme.AREA_SHAPES or size is None:
             yield kept
             return
         outlines = labelme.polygons(shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import shapely
@@ -11,6 +12,8 @@ from shapely.geometry import Polygon as ShapelyPolygon
 
 Polygon = list[tuple[float, float]]
 SMALLEST_AREA_PX = 1e-6
+ROUND_CORNERS = 48
+"""A circle or ellipse becomes a polygon of so many corners."""
 
 
 def has_area(outline: Sequence[tuple[float, float]]) -> bool:
@@ -33,7 +36,7 @@ def pairs(flat: Sequence[float]) -> Polygon:
     return list(zip(flat[::2], flat[1::2], strict=False))
 
 
-def compressed(rle: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+def compressed(rle: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     """A COCO RLE of either kind as pycocotools takes it."""
     return coco_mask.frPyObjects(dict(rle), *size) if isinstance(rle["counts"], list) else dict(rle)
 
@@ -48,6 +51,35 @@ def clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:
     cut = shapely.make_valid(ShapelyPolygon(outline)).intersection(shapely.box(0, 0, width, height))
     parts = shapely.get_parts(shapely.get_parts(cut))
     return [list(p.exterior.coords)[:-1] for p in parts if p.geom_type == "Polygon" and p.area > SMALLEST_AREA_PX]
+
+
+def clip_all(outlines: Iterable[Polygon], size: tuple[int, int]) -> tuple[Polygon, ...]:
+    """The parts of several polygons inside a photo, see `clip`."""
+    return tuple(part for outline in outlines for part in clip(outline, size))
+
+
+def ellipse(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0.0) -> Polygon:
+    """A polygon with its corners on the ellipse; `turn` in radians, clockwise as the y axis points down.
+
+    None (an empty list) when a radius is 0 or less.
+    """
+    if min(radii) <= 0:
+        return []
+    corners = []
+    for k in range(ROUND_CORNERS):
+        t = 2 * math.pi * k / ROUND_CORNERS
+        along, across = radii[0] * math.cos(t), radii[1] * math.sin(t)
+        x = along * math.cos(turn) - across * math.sin(turn)
+        y = along * math.sin(turn) + across * math.cos(turn)
+        corners.append((centre[0] + x, centre[1] + y))
+    return corners
+
+
+def rle_geometry(rle: Mapping[str, Any], *, crowd: bool) -> dict[str, Any]:
+    """As `coco_geometry`, for a COCO RLE, which stays as it is."""
+    packed = compressed(rle, rle["size"])
+    bbox = [float(v) for v in coco_mask.toBbox(packed)]
+    return {"segmentation": dict(rle), "bbox": bbox, "area": int(coco_mask.area(packed)), "iscrowd": int(crowd)}
 
 
 def coco_geometry(polygons: Sequence[Polygon], size: tuple[int, int]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Reads labelme JSON (versions 3 to 5): file ▶ checked fields ▶ shapes ▶ polygons ▶ instances.
 
     LabelledPhoto           one labelme file and the photo it belongs to
-    Instance                shapes of one label joined by `group_id`: polygons in px of the EXIF-oriented photo
+    instances               shapes of one label joined by `group_id`: polygons in px of the EXIF-oriented photo
 
 Rectangles and circles become polygons, labelme 5's `mask` bitmaps are traced; points and lines have no area and are
 left out, as are the labels `__ignore__` and `_background_`.
@@ -14,8 +14,8 @@ import binascii
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.geometry import Polygon
+from maskserve.training.datasets.example import Instance
+from maskserve.training.datasets.geometry import Polygon, ellipse
+from maskserve.training.datasets.labels import SKIPPED_LABELS
 
-IGNORED_LABEL = "__ignore__"
-SKIPPED_LABELS = frozenset({IGNORED_LABEL, "_background_"})
 AREA_SHAPES = frozenset({"polygon", "rectangle", "circle", "mask"})
-CIRCLE_CORNERS = 48
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,6 @@ class LabelledPhoto:
             f"{self.path}: its photo {self.image_path} is missing; put it there, correct imagePath, "
             "or save in labelme with the image data embedded."
         )
-
-    def relabelled(self, class_of: Callable[[str], str]) -> LabelledPhoto:
-        """The same with the class that each label means."""
-        return replace(self, shapes=tuple(replace(s, label=class_of(s.label)) for s in self.shapes))
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One object: polygons (x, y) px of its visible parts; `shapes` are the places of its shapes in the file."""
-
-    label: str
-    polygons: tuple[Polygon, ...]
-    shapes: tuple[int, ...]
 
 
 def is_labelme(content: object) -> bool:
@@ -145,8 +131,7 @@ def polygons(shape: Shape) -> list[Polygon]:
         return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
     if shape.kind == "circle":
         radius = math.hypot(x1 - x0, y1 - y0)
-        turns = [2 * math.pi * k / CIRCLE_CORNERS for k in range(CIRCLE_CORNERS)]
-        return [[(x0 + radius * math.cos(t), y0 + radius * math.sin(t)) for t in turns]] if radius else []
+        return [ellipse((x0, y0), (radius, radius))] if radius else []
     return _traced(shape, (min(x0, x1), min(y0, y1)))
 
 

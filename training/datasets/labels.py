@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.labelme import IGNORED_LABEL, SKIPPED_LABELS
 
+IGNORED_LABEL = "__ignore__"
+SKIPPED_LABELS = frozenset({IGNORED_LABEL, "_background_"})
+"""What is nobody's object, in labelme's own label lists and in files made from them."""
 CLOSE_SPELLING = 0.85
 """Similarity 0..1 (difflib's ratio) from which on a label is taken for a misspelling of another."""
 _HEADER = ("label", "class")

@@ -76,8 +76,8 @@ def load_dataset(path: Path | str) -> Dataset:
         return Dataset(load_manifest(path))
     if "train" not in files:
         raise DataError(
-            f"{path} has no train.json. If it holds labelme files, run `maskserve data import-labelme {path} "
-            "-o dataset` and use that folder; if it holds a COCO file, name the file itself."
+            f"{path} has no train.json. If it holds labelme, VIA or COCO files, run `maskserve data import "
+            f"{path} -o dataset` and use that folder; a COCO file can also be named itself."
         )
     manifests = {split: load_manifest(file) for split, file in files.items()}
     train = manifests["train"]

@@ -10,7 +10,7 @@ import pytest
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.check import Report, check
-from maskserve.training.datasets.import_labelme import import_labelme
+from maskserve.training.datasets.importing import import_labels
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
 
 
@@ -129,7 +129,7 @@ def test_a_photo_in_two_splits_is_an_error_even_with_other_metadata(tmp_path: Pa
 def test_a_manifest_is_checked_like_its_labels(tmp_path: Path) -> None:
     for number in range(6):
         write_labelme(tmp_path / "in" / str(number), [square("cat")])
-    import_labelme([tmp_path / "in"], tmp_path / "out")
+    import_labels([tmp_path / "in"], tmp_path / "out")
     assert check([tmp_path / "out"]) == Report(6, ())
     path = tmp_path / "out/train.json"
     manifest = json.loads(path.read_text())
@@ -154,7 +154,7 @@ def test_a_manifest_is_checked_like_its_labels(tmp_path: Path) -> None:
 def test_photos_shared_by_two_manifests_are_found(tmp_path: Path) -> None:
     write_labelme(tmp_path / "in/a", [square("cat")])
     write_labelme(tmp_path / "in/b", [square("cat")])
-    import_labelme([tmp_path / "in"], tmp_path / "out")
+    import_labels([tmp_path / "in"], tmp_path / "out")
     (tmp_path / "out/test.json").write_bytes((tmp_path / "out/train.json").read_bytes())
     assert {f.code for f in check([tmp_path / "out"]).findings} == {"duplicate-photo"}
 

@@ -77,7 +77,7 @@ def test_shapes_of_one_label_and_group_are_one_object_and_others_are_not() -> No
         _shape("polygon", *triangle, index=5, label="__ignore__"),
         _shape("polygon", *triangle, index=6, label="_background_"),
     ]
-    assert [(i.label, i.shapes) for i in instances(shapes)] == [
+    assert [(i.label, i.places) for i in instances(shapes)] == [
         ("cat", (0, 2)),
         ("dog", (1,)),
         ("cat", (3,)),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.import_labelme import ImportOptions, import_labelme
+from maskserve.training.datasets.importing import ImportOptions, import_labels
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset, load_manifest, register
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
 
@@ -91,7 +91,7 @@ def test_the_records_have_the_masks_that_detectron2_trains_on(tmp_path: Path) ->
     from detectron2.data.detection_utils import annotations_to_instances
 
     write_labelme(tmp_path / "in/a", [square("cat", 10, 10, 20), square("dog", 40, 20, 10)])
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     (record,) = dataset_dicts(load_dataset(tmp_path / "out").train)
     instances = annotations_to_instances(record["annotations"], (60, 80))
     assert instances.gt_boxes.tensor.tolist() == [[10, 10, 30, 30], [40, 20, 50, 30]]
@@ -105,7 +105,7 @@ def test_an_imported_manifest_gets_full_marks_against_itself(tmp_path: Path) -> 
 
     for name in "ab":
         write_labelme(tmp_path / "in" / name, [square("cat", 10, 10, 20), square("dog", 40, 20, 10)])
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(tmp_path / "out/train.json"))
         answers = truth.loadRes([{**copy.deepcopy(a), "score": 0.9} for a in truth.dataset["annotations"]])
@@ -168,9 +168,9 @@ def test_splits_with_other_classes_are_refused(tmp_path: Path) -> None:
 
 def test_a_labelme_folder_is_told_to_be_imported_first(tmp_path: Path) -> None:
     write_labelme(tmp_path / "train/a", [square("cat")])
-    with pytest.raises(DataError, match="maskserve data import-labelme"):
+    with pytest.raises(DataError, match="maskserve data import"):
         load_dataset(tmp_path)
-    with pytest.raises(DataError, match="maskserve data import-labelme"):
+    with pytest.raises(DataError, match="maskserve data import"):
         load_dataset(tmp_path / "train/a.json")
 
 

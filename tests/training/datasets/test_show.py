@@ -10,7 +10,7 @@ import pytest
 
 from maskserve.imaging.sheet import GAP_PX
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.import_labelme import ImportOptions, import_labelme
+from maskserve.training.datasets.importing import ImportOptions, import_labels
 from maskserve.training.datasets.samples import find_samples, to_segmentation
 from maskserve.training.datasets.show import CELL_PX, contact_sheet
 from tests.training.datasets.labelme_files import square, write_labelme
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_labelme_folder_and_manifest_give_the_same_sheet(folder: Path, tmp_path: Path) -> None:
-    import_labelme([folder], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([folder], tmp_path / "out", ImportOptions(test_fraction=0))
     sheet = contact_sheet(folder)
     assert sheet.dtype == np.uint8
     assert np.array_equal(sheet, contact_sheet(tmp_path / "out"))
@@ -46,7 +46,7 @@ def test_masks_scale_with_their_photo(folder: Path) -> None:
 
 
 def test_rle_masks_are_drawn_as_well(folder: Path, tmp_path: Path) -> None:
-    import_labelme([folder], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([folder], tmp_path / "out", ImportOptions(test_fraction=0))
     path = tmp_path / "out/train.json"
     manifest = json.loads(path.read_text())
     for annotation in manifest["annotations"]:

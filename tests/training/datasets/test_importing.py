@@ -13,7 +13,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.import_labelme import ImportOptions, import_labelme
+from maskserve.training.datasets.importing import ImportOptions, import_labels
+from maskserve.training.datasets.labels import LabelTable
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
 
 
@@ -30,7 +31,7 @@ def _many(folder: Path, cats: int = 8, dogs: int = 4) -> Path:
 
 def test_each_photo_object_and_class_is_in_the_manifest_with_its_geometry(tmp_path: Path) -> None:
     write_labelme(tmp_path / "in/a", [square("dog", 10, 20, 30), square("cat", 5, 5, 10)])
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     manifest = _manifest(tmp_path / "out")
     assert manifest["images"] == [{"id": 1, "file_name": "../in/a.jpg", "height": 60, "width": 80}]
     assert manifest["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
@@ -50,7 +51,7 @@ def test_each_photo_object_and_class_is_in_the_manifest_with_its_geometry(tmp_pa
 
 def test_shapes_of_a_group_are_one_annotation_and_their_overlap_counts_once(tmp_path: Path) -> None:
     write_labelme(tmp_path / "in/a", [square("cat", 0, 0, 20, group_id=3), square("cat", 10, 0, 20, group_id=3)])
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     (annotation,) = _manifest(tmp_path / "out")["annotations"]
     assert len(annotation["segmentation"]) == 2
     assert annotation["area"] == 600
@@ -59,17 +60,17 @@ def test_shapes_of_a_group_are_one_annotation_and_their_overlap_counts_once(tmp_
 
 def test_photos_are_split_by_class_the_same_way_each_time(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
-    first = import_labelme([folder], tmp_path / "a", ImportOptions(test_fraction=0.25, seed=3))
-    import_labelme([folder], tmp_path / "b", ImportOptions(test_fraction=0.25, seed=3))
+    first = import_labels([folder], tmp_path / "a", ImportOptions(test_fraction=0.25, seed=3))
+    import_labels([folder], tmp_path / "b", ImportOptions(test_fraction=0.25, seed=3))
     assert first.counts == {"train": {"cat": 6, "dog": 3}, "test": {"cat": 2, "dog": 1}}
     assert (tmp_path / "a/test.json").read_bytes() == (tmp_path / "b/test.json").read_bytes()
 
 
 def test_a_validation_split_is_made_when_asked_for_and_goes_when_not(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
-    imported = import_labelme([folder], tmp_path / "out", ImportOptions(test_fraction=0.25, val_fraction=0.25))
+    imported = import_labels([folder], tmp_path / "out", ImportOptions(test_fraction=0.25, val_fraction=0.25))
     assert imported.images == {"train": 6, "val": 3, "test": 3}
-    import_labelme([folder], tmp_path / "out")
+    import_labels([folder], tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test.json", "train.json"]
 
 
@@ -78,7 +79,7 @@ def test_the_users_own_train_and_test_folders_are_kept(tmp_path: Path, name_the_
     for split, number in (("train", 0), ("train", 1), ("test", 2)):
         write_labelme(tmp_path / "in" / split / str(number), [square("cat")])
     folders = [tmp_path / "in"] if name_the_parent else [tmp_path / "in/train", tmp_path / "in/test"]
-    import_labelme(folders, tmp_path / "out")
+    import_labels(folders, tmp_path / "out")
     assert [i["file_name"] for i in _manifest(tmp_path / "out", "test")["images"]] == ["../in/test/2.jpg"]
     assert len(_manifest(tmp_path / "out")["images"]) == 2
 
@@ -86,14 +87,14 @@ def test_the_users_own_train_and_test_folders_are_kept(tmp_path: Path, name_the_
 def test_copies_of_one_photo_stay_in_one_split(tmp_path: Path) -> None:
     for number in range(10):
         write_labelme(tmp_path / "in" / str(number), [square("cat")], photo=photo_bytes(seed=number // 2))
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0.4))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0.4))
     test = {Path(image["file_name"]).stem for image in _manifest(tmp_path / "out", "test")["images"]}
     assert all((str(n) in test) == (str(n + 1) in test) for n in range(0, 10, 2))
 
 
 def test_sizes_are_those_after_exif_orientation(tmp_path: Path) -> None:
     write_labelme(tmp_path / "in/a", [square("cat")], size=(80, 60), photo=photo_bytes((60, 80), orientation=6))
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     (image,) = _manifest(tmp_path / "out")["images"]
     assert (image["height"], image["width"]) == (80, 60)
 
@@ -101,13 +102,13 @@ def test_sizes_are_those_after_exif_orientation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "extension"), [("PNG", ".png"), ("BMP", ".bmp"), ("TIFF", ".TIF"), ("WEBP", ".webp")])
 def test_photos_of_any_extension_are_taken(tmp_path: Path, kind: str, extension: str) -> None:
     write_labelme(tmp_path / "in/a", [square("cat")], photo=photo_bytes(kind=kind), extension=extension)
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     assert _manifest(tmp_path / "out")["images"][0]["file_name"] == f"../in/a{extension}"
 
 
 def test_a_photo_that_is_only_in_its_json_is_written_beside_the_manifests(tmp_path: Path) -> None:
     write_labelme(tmp_path / "in/a", [square("cat")], photo=photo_bytes(kind="PNG"), embedded=True)
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     name = _manifest(tmp_path / "out")["images"][0]["file_name"]
     assert name.startswith("images/a-")
     assert name.endswith(".png")
@@ -117,7 +118,7 @@ def test_a_photo_that_is_only_in_its_json_is_written_beside_the_manifests(tmp_pa
 def test_what_lies_outside_the_photo_is_cut_off_and_told(tmp_path: Path) -> None:
     circle = {"label": "cat", "points": [[80, 30], [80, 10]], "shape_type": "circle", "group_id": None}
     write_labelme(tmp_path / "in/a", [circle, square("cat", 200, 200)])
-    imported = import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    imported = import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     (annotation,) = _manifest(tmp_path / "out")["annotations"]
     assert annotation["bbox"] == pytest.approx([60, 10, 20, 40], abs=0.2)
     assert annotation["area"] == pytest.approx(np.pi * 20**2 / 2, rel=0.03)
@@ -127,7 +128,7 @@ def test_what_lies_outside_the_photo_is_cut_off_and_told(tmp_path: Path) -> None
 def test_a_self_crossing_polygon_that_reaches_outside_is_cut_too(tmp_path: Path) -> None:
     bow_tie = square("cat", points=[[-10, 10], [40, 50], [40, 10], [-10, 50]])
     write_labelme(tmp_path / "in/a", [bow_tie])
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     (annotation,) = _manifest(tmp_path / "out")["annotations"]
     assert min(x for polygon in annotation["segmentation"] for x in polygon[::2]) == 0
     assert len(annotation["segmentation"]) == 2
@@ -137,7 +138,7 @@ def test_shapes_without_area_are_left_out_and_told(tmp_path: Path) -> None:
     line = {"label": "cat", "points": [[1, 1], [9, 9]], "shape_type": "line"}
     flat = square("cat", points=[[1, 1], [9, 9], [5, 5]])
     write_labelme(tmp_path / "in/a", [line, flat, square("cat")])
-    imported = import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    imported = import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     assert len(_manifest(tmp_path / "out")["annotations"]) == 1
     assert [(f.code, f.where.place) for f in imported.warnings] == [("no-area", 0), ("empty-polygon", 1)]
 
@@ -145,13 +146,14 @@ def test_shapes_without_area_are_left_out_and_told(tmp_path: Path) -> None:
 def test_a_photo_without_labels_is_kept_as_background(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in", 4, 0)
     write_labelme(folder / "empty", [])
-    imported = import_labelme([folder], tmp_path / "out", ImportOptions(test_fraction=0))
+    imported = import_labels([folder], tmp_path / "out", ImportOptions(test_fraction=0))
     assert imported.images == {"train": 5}
 
 
 def test_a_label_list_gives_the_classes_and_their_order(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
-    imported = import_labelme([folder], tmp_path / "out", ImportOptions(class_names=("dog", "fox", "cat")))
+    labels = LabelTable.of_names(["dog", "fox", "cat"])
+    imported = import_labels([folder], tmp_path / "out", ImportOptions(labels=labels))
     assert imported.class_names == ("dog", "fox", "cat")
     assert imported.counts["train"]["fox"] == 0
 
@@ -161,17 +163,17 @@ def test_the_data_hash_follows_photos_and_labels_but_not_where_they_lie(tmp_path
     for name, place, content in (("a", "x/a", shapes), ("b", "y/b", shapes), ("c", "x/a", [square("cat", side=21)])):
         write_labelme(tmp_path / name / place, content, photo=photo_bytes())
     options = ImportOptions(test_fraction=0)
-    one, same, other = (import_labelme([tmp_path / n], tmp_path / "out" / n, options).data_hash for n in "abc")
+    one, same, other = (import_labels([tmp_path / n], tmp_path / "out" / n, options).data_hash for n in "abc")
     assert one == same
     assert one != other
     (tmp_path / "a/x/a.jpg").write_bytes(photo_bytes(seed=9))
-    assert import_labelme([tmp_path / "a"], tmp_path / "out" / "a", options).data_hash != one
+    assert import_labels([tmp_path / "a"], tmp_path / "out" / "a", options).data_hash != one
 
 
 def test_other_json_files_are_passed_over_and_an_import_into_the_folder_itself_can_be_repeated(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
     for _ in range(2):
-        assert import_labelme([folder], folder).images == {"train": 9, "test": 3}
+        assert import_labels([folder], folder).images == {"train": 9, "test": 3}
 
 
 def _broken_json(folder: Path) -> None:
@@ -216,18 +218,18 @@ def test_broken_input_is_named_and_nothing_is_written(
     folder = _many(tmp_path / "in")
     break_it(folder)
     with pytest.raises(DataError, match=says) as raised:
-        import_labelme([folder], tmp_path / "out" / "deep")
+        import_labels([folder], tmp_path / "out" / "deep")
     assert "03.json" in str(raised.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
 def test_a_broken_import_leaves_an_earlier_one_as_it_was(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
-    import_labelme([folder], tmp_path / "out")
+    import_labels([folder], tmp_path / "out")
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
     _missing_photo(folder)
     with pytest.raises(DataError):
-        import_labelme([folder], tmp_path / "out")
+        import_labels([folder], tmp_path / "out")
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
 
 
@@ -236,33 +238,33 @@ def test_a_folder_without_labelme_files_says_what_to_do(tmp_path: Path, name: st
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.json").write_text("{}")
     with pytest.raises(DataError, match="labelme"):
-        import_labelme([tmp_path / name], tmp_path / "out")
+        import_labels([tmp_path / name], tmp_path / "out")
 
 
 def test_photos_without_any_polygon_are_refused(tmp_path: Path) -> None:
     write_labelme(tmp_path / "in/a", [])
     with pytest.raises(DataError, match="no photo has a labelled polygon"):
-        import_labelme([tmp_path / "in"], tmp_path / "out")
+        import_labels([tmp_path / "in"], tmp_path / "out")
 
 
 def test_a_label_that_is_not_in_the_list_is_named_with_its_shape(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
     with pytest.raises(DataError, match=r"08\.json, shape 0: the label 'dog' is not in the label list \(cat\)"):
-        import_labelme([folder], tmp_path / "out", ImportOptions(class_names=("cat",)))
+        import_labels([folder], tmp_path / "out", ImportOptions(labels=LabelTable.of_names(["cat"])))
 
 
 def test_a_labelme_file_is_never_overwritten_by_a_manifest(tmp_path: Path) -> None:
     path = write_labelme(tmp_path / "in/train", [square("cat")])
     before = path.read_bytes()
     with pytest.raises(DataError, match="would be overwritten"):
-        import_labelme([tmp_path / "in"], tmp_path / "in")
+        import_labels([tmp_path / "in"], tmp_path / "in")
     assert path.read_bytes() == before
 
 
 @pytest.mark.kit
 def test_labelme_own_example_gives_the_objects_that_labelme_expects(kit: Path, tmp_path: Path) -> None:
     folder = kit / "datasets/labelme-examples"
-    imported = import_labelme([folder], tmp_path, ImportOptions(test_fraction=0))
+    imported = import_labels([folder], tmp_path, ImportOptions(test_fraction=0))
     expected = json.loads((folder / "annotations.json").read_text())
     names = {category["id"]: category["name"] for category in expected["categories"]}
     areas = sorted((names[a["category_id"]], a["area"]) for a in expected["annotations"])
@@ -275,7 +277,7 @@ def test_labelme_own_example_gives_the_objects_that_labelme_expects(kit: Path, t
 @pytest.mark.kit
 def test_embedded_photos_of_labelme_3_are_unpacked(kit: Path, tmp_path: Path) -> None:
     shutil.copytree(kit / "datasets/fruits_nuts/images", tmp_path / "in", ignore=shutil.ignore_patterns("*.jpg"))
-    imported = import_labelme([tmp_path / "in"], tmp_path / "out")
+    imported = import_labels([tmp_path / "in"], tmp_path / "out")
     totals = {name: sum(counts[name] for counts in imported.counts.values()) for name in imported.class_names}
     assert totals == {"date": 71, "fig": 41, "hazelnut": 53}
     assert len(list((tmp_path / "out/images").iterdir())) == 18
@@ -284,7 +286,7 @@ def test_embedded_photos_of_labelme_3_are_unpacked(kit: Path, tmp_path: Path) ->
 @pytest.mark.kit
 def test_the_pets_keep_their_own_split_and_match_their_coco_file(kit: Path, tmp_path: Path) -> None:
     folder = kit / "datasets/pets-cat-dog"
-    imported = import_labelme([folder], tmp_path)
+    imported = import_labels([folder], tmp_path)
     assert imported.counts == {"train": {"cat": 72, "dog": 75}, "test": {"cat": 24, "dog": 25}}
     expected = json.loads((folder / "instances_test.json").read_text())
     theirs = {Path(i["file_name"]).name: i["id"] for i in expected["images"]}
@@ -303,7 +305,7 @@ def test_the_panda_of_2020_keeps_its_box_and_mask(kit: Path, tmp_path: Path) -> 
     size = record["height"], record["width"]
     photo = (folder / "t08.jpg").read_bytes()
     write_labelme(tmp_path / "in/t08", [square("giant panda", points=points)], size=size, photo=photo)
-    import_labelme([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
     (annotation,) = _manifest(tmp_path / "out")["annotations"]
     x, y, width, height = annotation["bbox"]
     assert [x, y, x + width, y + height] == pytest.approx(old["bbox"], abs=0.02)

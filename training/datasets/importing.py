@@ -1,59 +1,47 @@
-"""labelme folders ▶ read ▶ checked ▶ split ▶ one COCO manifest per split, all of them or none.
+"""Label files of any format ▶ read ▶ checked ▶ split ▶ one COCO manifest per split, all of them or none.
 
-A folder with train/ and test/ (perhaps val/) inside, or folders so named, keep their split; other photos are dealt
-out by class. Photos stay where they are and the manifests name them relative to themselves; photos that only exist
-inside their JSON are written to `images/` beside the manifests.
+    paths ▶ find_labels ▶ from_labelme | from_coco | from_via ▶ Example, one form for all ▶ splits ▶ manifests
+
+A folder with train/ and test/ (perhaps val/) inside, folders so named, and COCO files so named keep their split; other
+photos are dealt out by class. Photos stay where they are and the manifests name them relative to themselves; photos
+that only exist inside their JSON are written to `images/` beside the manifests.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskserve.protos.errors import DataError
-from maskserve.training.datasets import labelme
+from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training.datasets.atomic import landing
-from maskserve.training.datasets.check_labelme import photo_findings, shape_findings
 from maskserve.training.datasets.coco import SPLITS
-from maskserve.training.datasets.findings import Finding
-from maskserve.training.datasets.geometry import clip, coco_geometry
-from maskserve.training.datasets.labelme import Instance
-from maskserve.training.datasets.photos import content_hash, extension, photo_size
-from maskserve.training.datasets.sources import Source, find_labelme
+from maskserve.training.datasets.example import Example, Instance, LabelFile
+from maskserve.training.datasets.findings import Finding, Where
+from maskserve.training.datasets.from_coco import open_coco
+from maskserve.training.datasets.from_labelme import open_labelme
+from maskserve.training.datasets.from_via import open_via
+from maskserve.training.datasets.geometry import coco_geometry, rle_geometry
+from maskserve.training.datasets.labelme_writer import relative_name
+from maskserve.training.datasets.labels import LabelTable
+from maskserve.training.datasets.photos import extension
+from maskserve.training.datasets.sources import Source, find_labels
 from maskserve.training.datasets.splits import stratified
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How photos without a split of their own are dealt out, and the classes' order."""
+    """How photos without a split are dealt out, which labels are which classes, and VIA's attribute for them."""
 
     test_fraction: float = 0.2
     val_fraction: float = 0.0
     seed: int = 0
-    class_names: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Example:
-    """One photo, read and checked; `embedded` says that it has no file of its own but lies in the JSON."""
-
-    path: Path
-    image_path: Path
-    embedded: bool
-    size: tuple[int, int]
-    digest: str
-    instances: tuple[Instance, ...]
-    split: str | None
-
-    @property
-    def labels(self) -> frozenset[str]:
-        return frozenset(instance.label for instance in self.instances)
+    labels: LabelTable | None = None
+    via_attribute: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +57,8 @@ class Imported:
     warnings: tuple[Finding, ...]
 
 
-def import_labelme(
-    folders: Sequence[Path],
+def import_labels(
+    paths: Sequence[Path],
     out_dir: Path,
     options: ImportOptions | None = None,
     *,
@@ -79,19 +67,21 @@ def import_labelme(
     """Write `train.json`, perhaps `val.json` and `test.json` into `out_dir`, replacing what was there.
 
     Raises:
+        ConfigError: an option does not fit the files.
         DataError: names the file at fault and what to do; nothing is written.
     """
     options = options or ImportOptions()
-    sources = find_labelme(folders)
+    sources, warnings = find_labels(paths)
     _keep_apart(sources, out_dir)
+    files = [_opened(source, options) for source in sources]
+    jobs = [job for file in files for job in file.jobs]
     examples: list[Example] = []
-    warnings: list[Finding] = []
-    for done, source in enumerate(sources, 1):
-        example, found = _read_example(source)
-        examples.append(example)
-        warnings.extend(found)
-        on_photo(done, len(sources))
-    class_names = _class_names(examples, options.class_names)
+    for done, job in enumerate(jobs, 1):
+        example, doubtful = job()
+        examples.append(example.relabelled(options.labels) if options.labels else example)
+        warnings += doubtful
+        on_photo(done, len(jobs))
+    class_names = _class_names(examples, files, options.labels)
     by_split = _dealt(examples, options)
     data_hash = _data_hash(examples, class_names)
     with landing(out_dir) as staged:
@@ -112,40 +102,36 @@ def import_labelme(
 def _keep_apart(sources: Sequence[Source], out_dir: Path) -> None:
     for source in sources:
         if source.path.resolve() in {(out_dir / f"{split}.json").resolve() for split in SPLITS}:
-            raise DataError(f"{source.path} is a labelme file and would be overwritten; choose another output folder.")
+            raise DataError(f"{source.path} has labels in it and would be overwritten; choose another output folder.")
 
 
-def _read_example(source: Source) -> tuple[Example, list[Finding]]:
-    photo = labelme.read_labelme(source.path)
-    data = photo.image_bytes()
-    for unusable in photo_findings(photo, data):
-        raise DataError(f"{unusable.where}: {unusable.message}.")
-    size = photo_size(data)
-    warnings = [finding for finding in shape_findings(photo, size) if finding.code != "no-labels"]
-    instances = []
-    for instance in labelme.instances(photo.shapes):
-        inside = tuple(piece for outline in instance.polygons for piece in clip(outline, size))
-        if inside:
-            instances.append(replace(instance, polygons=inside))
-    embedded = not photo.image_path.is_file()
-    digest = content_hash(data)
-    return Example(photo.path, photo.image_path, embedded, size, digest, tuple(instances), source.split), warnings
+def _opened(source: Source, options: ImportOptions) -> LabelFile:
+    if source.format == "via":
+        names = options.labels.class_names if options.labels else ()
+        return open_via(source, options.via_attribute, names[0] if len(names) == 1 else None)
+    if options.via_attribute is not None:
+        raise ConfigError(f"--via-attribute is for VIA files, and {source.path} is none; leave it out.")
+    return open_coco(source) if source.format == "coco" else open_labelme(source)
 
 
-def _class_names(examples: Iterable[Example], wanted: tuple[str, ...] | None) -> tuple[str, ...]:
-    found = Counter(instance.label for example in examples for instance in example.instances)
-    if not found:
-        raise DataError("no photo has a labelled polygon; draw some in labelme first.")
-    if wanted is None:
-        return tuple(sorted(found))
+def _class_names(examples: Iterable[Example], files: Iterable[LabelFile], labels: LabelTable | None) -> tuple[str, ...]:
+    """The wanted classes, or those that COCO files declare in their order and then the others by name."""
+    places: dict[str, Where] = {}
     for example in examples:
         for instance in example.instances:
-            if instance.label not in wanted:
-                raise DataError(
-                    f"{example.path}, shape {instance.shapes[0]}: the label {instance.label!r} is not in the "
-                    f"label list ({', '.join(wanted)}); correct the label or add it to the list."
-                )
-    return wanted
+            places.setdefault(instance.label, example.where(instance))
+    if not places:
+        raise DataError("no photo has a labelled polygon; draw some in labelme first.")
+    if labels is None:
+        declared = (name for file in files for name in file.class_names)
+        return tuple(dict.fromkeys([*declared, *sorted(places)]))
+    for label, where in places.items():
+        if label not in labels.class_names:
+            raise DataError(
+                f"{where}: the label {label!r} is not in the label list ({', '.join(labels.class_names)}); "
+                "correct the label or add it to the list."
+            )
+    return labels.class_names
 
 
 def _dealt(examples: Sequence[Example], options: ImportOptions) -> dict[str, list[Example]]:
@@ -167,10 +153,13 @@ def _dealt(examples: Sequence[Example], options: ImportOptions) -> dict[str, lis
 
 def _data_hash(examples: Iterable[Example], class_names: tuple[str, ...]) -> str:
     """SHA-256 of the photos' bytes and labels; where the files lie and in which order does not matter."""
-    lines = sorted(
-        json.dumps([e.digest, [[i.label, i.polygons] for i in e.instances]], separators=(",", ":")) for e in examples
-    )
+    lines = sorted(json.dumps([e.digest, list(map(_hashed, e.instances))], separators=(",", ":")) for e in examples)
     return hashlib.sha256("\n".join([json.dumps(class_names), *lines]).encode()).hexdigest()
+
+
+def _hashed(instance: Instance) -> list[Any]:
+    crowd = ["crowd"] if instance.crowd else []
+    return [instance.label, instance.rle or instance.polygons, *crowd]
 
 
 def _manifest(
@@ -185,8 +174,8 @@ def _manifest(
         for instance in example.instances:
             category_id = class_names.index(instance.label) + 1
             entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id}
-            annotations.append({**entry, **coco_geometry(instance.polygons, example.size)})
-    found = Counter(instance.label for example in examples for instance in example.instances)
+            annotations.append({**entry, **_geometry(instance, example.size)})
+    found = Counter(i.label for example in examples for i in example.instances if not i.crowd)
     counts = {name: found[name] for name in class_names}
     return {
         "info": {"maskserve": {"data_hash": data_hash, "split": split, "counts": counts}},
@@ -196,16 +185,17 @@ def _manifest(
     }
 
 
+def _geometry(instance: Instance, size: tuple[int, int]) -> dict[str, Any]:
+    if instance.rle:
+        return rle_geometry(instance.rle, crowd=instance.crowd)
+    return {**coco_geometry(instance.polygons, size), "iscrowd": int(instance.crowd)}
+
+
 def _file_name(example: Example, out_dir: Path, staged: Path) -> str:
-    """Relative to the manifest with forward slashes; absolute when the photo is on another drive."""
-    if example.embedded:
-        data = labelme.read_labelme(example.path).image_bytes()
-        name = f"images/{example.path.stem}-{example.digest[:8]}{extension(data)}"
-        (staged / "images").mkdir(exist_ok=True)
-        (staged / name).write_bytes(data)
-        return name
-    path = example.image_path.resolve()
-    try:
-        return Path(os.path.relpath(path, out_dir.resolve())).as_posix()
-    except ValueError:
-        return path.as_posix()
+    if example.embedded is None:
+        return relative_name(example.image_path, out_dir)
+    data = example.embedded()
+    name = f"images/{example.path.stem}-{example.digest[:8]}{extension(data)}"
+    (staged / "images").mkdir(exist_ok=True)
+    (staged / name).write_bytes(data)
+    return name
