@@ -61,10 +61,11 @@ def imbalance_findings(survey: Survey, where: Where) -> Iterator[Finding]:
     for name, count in counts.items():
         faults = []
         missing = [split for split, found in by_split.items() if not found[name]]
+        objects = f"has {count} {'object' if count == 1 else 'objects'}{' to learn from' if learnt_in else ''}"
         if 0 < count < FEWEST:
-            faults.append(f"has {count} objects{' to learn from' if learnt_in else ''}, fewer than {FEWEST}")
+            faults.append(f"{objects}, fewer than {FEWEST}")
         elif 0 < count < RAREST * commonest:
-            faults.append(f"has {count} objects, the commonest class {commonest}: less than a twentieth")
+            faults.append(f"{objects}, less than a twentieth of the commonest class's {commonest}")
         if count == 0 and not missing:
             faults.append("has no object")
         if missing:
