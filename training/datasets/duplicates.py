@@ -65,14 +65,19 @@ def distances(one: Words, other: Words) -> NDArray[np.uint16]:
     for start in range(0, len(one), _BLOCK):
         rows = slice(start, start + _BLOCK)
         block = nearest[rows]
-        for view in range(one.shape[1]):
-            np.minimum(block, _differing(one[rows, 0], other[:, view]), out=block)
-            np.minimum(block, _differing(one[rows, view], other[:, 0]), out=block)
+        _keep_nearer(block, one[rows, 0], other[:, 0])
+        for view in range(1, one.shape[1]):
+            _keep_nearer(block, one[rows, 0], other[:, view])
+            _keep_nearer(block, one[rows, view], other[:, 0])
     return nearest
 
 
-def _differing(one: Words, other: Words) -> NDArray[np.uint16]:
-    return np.bitwise_count(one[:, None] ^ other[None]).sum(-1, dtype=np.uint16)
+def _keep_nearer(nearest: NDArray[np.uint16], one: Words, other: Words) -> None:
+    """Lower (N, M) bit counts to those between hashes (N, 4) and (M, 4), where these are nearer."""
+    bits = np.zeros_like(nearest)
+    for word in range(one.shape[1]):
+        bits += np.bitwise_count(one[:, None, word] ^ other[None, :, word])
+    np.minimum(nearest, bits, out=nearest)
 
 
 def duplicate_findings(photos: Iterable[Photo]) -> Iterator[Finding]:
