@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from maskserve.cli.data_check import card_command, check_command, plural
+from maskserve.cli.progress import progress
 
 if TYPE_CHECKING:
     from maskserve.training.datasets.findings import Finding
@@ -39,7 +40,9 @@ def data() -> None:
 @click.option("--test-fraction", default=0.2, show_default=True, type=SHARE, help="Share held out.")
 @click.option("--val-fraction", default=0.0, show_default=True, type=SHARE, help="Share to validate on.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same split.")
-@click.option("--labels", type=PATH, help="Text file with one class name a line: the classes and their order.")
+@click.option(
+    "--labels", type=PATH, help="The classes and their order: a list, or a CSV, TSV or YAML table of label and class."
+)
 @click.option("--via-attribute", metavar="NAME", help="VIA's region attribute that is the class, if it has several.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON, with all warnings.")
 def import_command(
@@ -67,13 +70,13 @@ def import_command(
       maskserve data import via_region_data.json -o dataset --via-attribute species
     """
     from maskserve.training.datasets.importing import ImportOptions, import_labels
-    from maskserve.training.datasets.sources import read_label_list
+    from maskserve.training.datasets.labels import read_label_table
 
     if test_fraction + val_fraction >= 1:
         raise click.UsageError("--test-fraction and --val-fraction leave nothing to train on")
-    class_names = read_label_list(labels) if labels else None
-    options = ImportOptions(test_fraction, val_fraction, seed, class_names, via_attribute)
-    with _progress("reading labels") as on_photo:
+    table = read_label_table(labels) if labels else None
+    options = ImportOptions(test_fraction, val_fraction, seed, table, via_attribute)
+    with progress("reading labels") as on_photo:
         imported = import_labels(paths, output, options, on_photo=on_photo)
     _print_warnings(imported.warnings)
     if as_json:
@@ -82,6 +85,9 @@ def import_command(
         _print_counts(imported)
     click.echo(f"Manifests in {output}. Next: maskserve train all --data {output}", err=as_json)
 
+
+data.add_command(check_command)
+data.add_command(card_command)
 
 IMPORT_LABELME = copy.copy(import_command)
 """The name it had when labelme was the only format."""
@@ -110,7 +116,7 @@ def export_command(dataset: Path, output: Path, overwrite: bool, as_json: bool) 
     """
     from maskserve.training.datasets.to_labelme import export_labelme
 
-    with _progress("writing labels") as on_photo:
+    with progress("writing labels") as on_photo:
         exported = export_labelme(dataset, output, overwrite=overwrite, on_photo=on_photo)
     _print_warnings(exported.warnings)
     made = {"output": str(output), "photos": exported.photos, "shapes": exported.shapes}
@@ -118,46 +124,10 @@ def export_command(dataset: Path, output: Path, overwrite: bool, as_json: bool) 
         warnings = [finding.as_json() for finding in exported.warnings]
         click.echo(json.dumps({**made, "warnings": warnings}, indent=2, ensure_ascii=False))
     click.echo(
-        f"{_plural(exported.photos, 'file')} with {_plural(exported.shapes, 'polygon')} in {output}. "
+        f"{plural(exported.photos, 'file')} with {plural(exported.shapes, 'polygon')} in {output}. "
         f"Next: correct them in labelme, then maskserve data import {output} -o dataset",
         err=as_json,
     )
-
-
-@data.command("check", short_help="Look for mistakes in labels and photos.")
-@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH...")
-@click.option("--labels", type=PATH, help="Text file with one class name a line: the only labels allowed.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.pass_context
-def check_command(ctx: click.Context, paths: tuple[Path, ...], labels: Path | None, as_json: bool) -> None:
-    """Look for mistakes in labelme folders, dataset folders and COCO files; exit code 1 when there are errors.
-
-    Finds missing, damaged and resized photos, empty and self-intersecting polygons, points outside the photo,
-    unknown and misspelt labels, photos without labels, and photos that are in two splits.
-
-    \b
-    Examples:
-      maskserve data check photos/ --labels labels.txt
-      maskserve data check dataset --json
-    """
-    from maskserve.training.datasets.check import check
-    from maskserve.training.datasets.sources import read_label_list
-
-    with _progress("checking photos") as on_photo:
-        report = check(paths, read_label_list(labels) if labels else None, on_photo=on_photo)
-    if as_json:
-        counts = {"photos": report.photo_count, "errors": report.error_count, "warnings": report.warning_count}
-        found = [finding.as_json() for finding in report.findings]
-        click.echo(json.dumps({**counts, "findings": found}, indent=2, ensure_ascii=False))
-    else:
-        _print_findings(report.findings)
-    verdict = "Correct the errors, then check again." if report.error_count else "Ready to train."
-    click.echo(
-        f"{report.photo_count} photos checked: {_plural(report.error_count, 'error')}, "
-        f"{_plural(report.warning_count, 'warning')}. {verdict}",
-        err=as_json,
-    )
-    ctx.exit(1 if report.error_count else 0)
 
 
 @data.command("show", short_help="Draw a contact sheet of labelled photos.")
@@ -176,7 +146,7 @@ def show_command(path: Path, output: Path, count: int, seed: int) -> None:
     from maskserve.training.datasets.atomic import write_atomically
     from maskserve.training.datasets.show import contact_sheet
 
-    with _progress("drawing") as on_photo:
+    with progress("drawing") as on_photo:
         sheet = contact_sheet(path, count=count, seed=seed, on_photo=on_photo)
     write_atomically(output, encode_picture(sheet, "png"))
     click.echo(f"{output}: {sheet.shape[1]}×{sheet.shape[0]} px. Open it and look whether the masks fit.")
@@ -197,27 +167,9 @@ def make_pandas_command(out: Path, train: int, test: int, seed: int) -> None:
     """
     from maskserve.training.datasets.pandas import make_pandas
 
-    with _progress("drawing pandas") as on_photo:
+    with progress("drawing pandas") as on_photo:
         make_pandas(out, train=train, test=test, seed=seed, on_photo=on_photo)
     click.echo(f"{train} + {test} photos in {out}. Next: maskserve data import {out} -o dataset")
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, gone when the block ends; gives the function to call with (done, total)."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
-
-
-def _print_findings(findings: tuple[Finding, ...]) -> None:
-    for finding in findings:
-        level = click.style(finding.level, fg="red" if finding.level == "error" else "yellow")
-        click.echo(f"{level}: {finding.where}: {finding.message} [{finding.code}]")
 
 
 def _print_warnings(warnings: tuple[Finding, ...]) -> None:
@@ -245,7 +197,3 @@ def _summary(imported: Imported) -> dict[str, object]:
         "data_hash": imported.data_hash,
         "warnings": [finding.as_json() for finding in imported.warnings],
     }
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

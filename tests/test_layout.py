@@ -56,7 +56,7 @@ def test_the_wheel_has_the_trees_modules(repo_root: Path, tmp_path: Path) -> Non
     wheel = build_wheel(source, tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("maskserve/")}
-    kinds = re.compile(r"\.(py|pyi|proto|yaml|xml|html|js|css|svg)$")
+    kinds = re.compile(r"\.(py|pyi|proto|yaml|xml|html|j2|js|css|svg)$")
     expected = {
         f"maskserve/{path.relative_to(source)}"
         for package in PACKAGES

@@ -1,27 +1,32 @@
 """Labels ▶ findings, for labelme folders and for manifests.
 
 paths ▶ one job a photo ▶ findings of the photo and its shapes
-                        ▶ its labels and its pixels' hash ▶ findings over all photos
+                        ▶ its labels, its pixels' hashes and its objects ▶ findings over all photos
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets import labelme
-from maskserve.training.datasets.check_coco import annotation_findings, size_findings
-from maskserve.training.datasets.check_labelme import photo_findings, shape_findings
+from maskserve.training.datasets.check_balance import imbalance_findings, tiny_findings
+from maskserve.training.datasets.check_coco import annotation_findings, coco_things, id_findings, size_findings
+from maskserve.training.datasets.check_labelme import labelme_things, photo_findings, shape_findings
+from maskserve.training.datasets.check_labels import label_findings
 from maskserve.training.datasets.coco import manifest_files, read_coco
-from maskserve.training.datasets.findings import Finding, Where, duplicate_findings, label_findings
+from maskserve.training.datasets.duplicates import duplicate_findings, near_duplicate_findings, picture_hashes
+from maskserve.training.datasets.findings import Finding, Where
+from maskserve.training.datasets.labels import SKIPPED_LABELS, LabelTable
 from maskserve.training.datasets.manifest import Manifest, load_manifest
-from maskserve.training.datasets.photos import content_hash, decode_photo, photo_size
+from maskserve.training.datasets.photos import decode_photo, photo_size, pixel_hash
 from maskserve.training.datasets.sources import Source, find_labelme
+from maskserve.training.datasets.survey import Photo, Survey, Thing, ordered
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -30,6 +35,7 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 class Report:
     photo_count: int
     findings: tuple[Finding, ...]
+    survey: Survey = field(default=Survey(), compare=False, repr=False)
 
     @property
     def error_count(self) -> int:
@@ -46,12 +52,32 @@ class Ledger:
 
     findings: list[Finding] = field(default_factory=list)
     labels: list[tuple[Where, str]] = field(default_factory=list)
-    photos: list[tuple[Where, str, str]] = field(default_factory=list)
-    """Where, split, hash of the pixels."""
+    photos: list[Photo] = field(default_factory=list)
+    things: list[Thing] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    """Of each photo, readable or not."""
+    class_names: list[str] = field(default_factory=list)
+    """Of the categories, which may be without an object."""
     folders: list[Path] = field(default_factory=list)
     """Folders with labelme files."""
     named: set[Path] = field(default_factory=set)
     """Photos that labelme files name."""
+
+    def add_photo(self, where: Where, split: str, data: bytes) -> None:
+        """Raises DataError when the photo cannot be read."""
+        pixels = decode_photo(data)
+        self.photos.append(Photo(where, split, pixels.shape[:2], pixel_hash(pixels), picture_hashes(pixels)))
+
+    def survey(self, labels: LabelTable | None) -> Survey:
+        class_of = labels.class_of if labels else str
+        things = (replace(thing, class_name=class_of(thing.class_name)) for thing in self.things)
+        kept = tuple(thing for thing in things if thing.class_name not in SKIPPED_LABELS)
+        names = [*(labels.class_names if labels else ()), *map(class_of, self.class_names)]
+        found = sorted({thing.class_name for thing in kept})
+        class_names = (name for name in ordered([*names, *found]) if name not in SKIPPED_LABELS)
+        labelled = Counter(self.splits)
+        splits = tuple(split for split in labelled if split)
+        return Survey(tuple(self.photos), kept, tuple(class_names), splits, labelled)
 
 
 Job = Callable[[Ledger], None]
@@ -59,14 +85,14 @@ Job = Callable[[Ledger], None]
 
 def check(
     paths: Sequence[Path],
-    known_labels: Sequence[str] | None = None,
+    labels: LabelTable | None = None,
     *,
     on_photo: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Report:
     """Look at every photo and label of labelme folders, dataset folders and COCO files.
 
     Args:
-        known_labels: the only labels allowed; without them rare labels close to a common one are pointed at.
+        labels: the only labels allowed; without them rare labels close to a common one are pointed at.
         on_photo: called with (photos done, photos in all).
 
     Raises:
@@ -77,10 +103,14 @@ def check(
     for done, job in enumerate(jobs, 1):
         job(ledger)
         on_photo(done, len(jobs))
+    survey, where = ledger.survey(labels), Where(", ".join(map(str, paths)))
     ledger.findings += _unlabelled(ledger)
     ledger.findings += duplicate_findings(ledger.photos)
-    ledger.findings += label_findings(ledger.labels, known_labels)
-    return Report(len(jobs), tuple(ledger.findings))
+    ledger.findings += near_duplicate_findings(ledger.photos, where)
+    ledger.findings += label_findings(ledger.labels, labels, where)
+    ledger.findings += imbalance_findings(survey, where)
+    ledger.findings += tiny_findings(survey, where)
+    return Report(len(jobs), tuple(ledger.findings), survey)
 
 
 def _jobs(path: Path, ledger: Ledger) -> Iterator[Job]:
@@ -94,7 +124,7 @@ def _jobs(path: Path, ledger: Ledger) -> Iterator[Job]:
         except DataError as error:
             ledger.findings.append(Finding.of_error(error, "broken-file", str(file)))
             continue
-        yield from _manifest_jobs(manifest, split)
+        yield from _manifest_jobs(manifest, split, ledger)
 
 
 def _unlabelled(ledger: Ledger) -> Iterator[Finding]:
@@ -108,18 +138,21 @@ def _unlabelled(ledger: Ledger) -> Iterator[Finding]:
             yield Finding("warning", "no-labels", Where(str(folder)), text)
 
 
-def _manifest_jobs(manifest: Manifest, split: str) -> Iterator[Job]:
+def _manifest_jobs(manifest: Manifest, split: str, ledger: Ledger) -> Iterator[Job]:
     coco = read_coco(manifest.path)
     names = {category["id"]: str(category["name"]) for category in coco["categories"]}
     by_image: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in coco["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
+    ledger.class_names += names.values()
+    ledger.findings += id_findings(coco["annotations"], manifest.path)
     for image in coco["images"]:
         yield partial(_check_image, manifest, image, by_image[image["id"]], names, split)
 
 
 def _check_labelme(source: Source, ledger: Ledger) -> None:
-    file = str(source.path)
+    file, split = str(source.path), source.split or ""
+    ledger.splits.append(split)
     try:
         photo = labelme.read_labelme(source.path)
     except DataError as error:
@@ -136,10 +169,11 @@ def _check_labelme(source: Source, ledger: Ledger) -> None:
     size = photo.stated_size if unusable else photo_size(data)
     if size is not None:
         ledger.findings += shape_findings(photo, size)
-    kept = (shape for shape in photo.shapes if shape.label not in labelme.SKIPPED_LABELS)
+        ledger.things += labelme_things(photo, size, split)
+    kept = (shape for shape in photo.shapes if shape.label not in SKIPPED_LABELS)
     ledger.labels += ((Where(file, shape.index), shape.label) for shape in kept)
     if not unusable:
-        ledger.photos.append((Where(file), source.split or "", _pixel_hash(data)))
+        ledger.add_photo(Where(file), split, data)
 
 
 def _check_image(
@@ -152,9 +186,10 @@ def _check_image(
 ) -> None:
     path = manifest.image_root / image["file_name"]
     where = Where(str(path))
+    ledger.splits.append(split)
     try:
         data = path.read_bytes()
-        ledger.photos.append((where, split, _pixel_hash(data)))
+        ledger.add_photo(where, split, data)
         ledger.findings += size_findings(image, photo_size(data), where)
     except OSError as error:
         text = f"the photo is missing ({error.strerror}); {manifest.path} names it as {image['file_name']}"
@@ -165,9 +200,4 @@ def _check_image(
     ledger.labels += (
         (Where(str(manifest.path), int(a["id"]), "annotation"), names[a["category_id"]]) for a in annotations
     )
-
-
-def _pixel_hash(data: bytes) -> str:
-    """The same for copies that differ only in metadata."""
-    pixels = decode_photo(data)
-    return content_hash(f"{pixels.shape}".encode() + pixels.tobytes())
+    ledger.things += coco_things(image, annotations, names, str(path), split)

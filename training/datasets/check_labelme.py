@@ -1,12 +1,17 @@
-"""One labelme file ▶ findings: its photo first, then each of its shapes."""
+"""One labelme file ▶ findings: its photo first, then each of its shapes ▶ its objects."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets import labelme
 from maskserve.training.datasets.findings import Finding, Where, polygon_findings
+from maskserve.training.datasets.geometry import bounding_box, clip_all, outline_area
 from maskserve.training.datasets.labelme import LabelledPhoto
+from maskserve.training.datasets.labels import SKIPPED_LABELS
 from maskserve.training.datasets.photos import check_pixels, photo_size
+from maskserve.training.datasets.survey import Thing
 
 
 def photo_findings(photo: LabelledPhoto, data: bytes) -> list[Finding]:
@@ -33,7 +38,7 @@ def shape_findings(photo: LabelledPhoto, size: tuple[int, int]) -> list[Finding]
     """What is wrong with the shapes of a photo of `size` (height, width)."""
     found: list[Finding] = []
     for shape in photo.shapes:
-        if shape.label in labelme.SKIPPED_LABELS:
+        if shape.label in SKIPPED_LABELS:
             continue
         where = Where(str(photo.path), shape.index)
         if shape.kind not in labelme.AREA_SHAPES:
@@ -49,3 +54,13 @@ def shape_findings(photo: LabelledPhoto, size: tuple[int, int]) -> list[Finding]
     if next(labelme.instances(photo.shapes), None) is None:
         found.append(Finding("warning", "no-labels", Where(str(photo.path)), "the photo has no labelled object"))
     return found
+
+
+def labelme_things(photo: LabelledPhoto, size: tuple[int, int], split: str) -> Iterator[Thing]:
+    """The objects of a photo of `size` (height, width), as far as they lie in it."""
+    for instance in labelme.instances(photo.shapes):
+        pieces = clip_all(instance.polygons, size)
+        if pieces:
+            _, _, width, height = bounding_box(pieces)
+            area_px = sum(map(outline_area, pieces))
+            yield Thing(str(photo.path), split, instance.label, (height, width), area_px, size)

@@ -6,13 +6,14 @@ label file ▶ LabelFile: one job a photo ▶ Example: the photo, its size and o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.findings import Finding, Noun, Where
 from maskserve.training.datasets.geometry import Polygon
+from maskserve.training.datasets.labels import IGNORED_LABEL, LabelTable
 from maskserve.training.datasets.photos import check_pixels, photo_size
 
 
@@ -50,6 +51,11 @@ class Example:
     @property
     def labels(self) -> frozenset[str]:
         return frozenset(instance.label for instance in self.instances if not instance.crowd)
+
+    def relabelled(self, table: LabelTable) -> Example:
+        """The same with the classes that its labels mean; ignored objects are gone."""
+        renamed = (replace(instance, label=table.class_of(instance.label)) for instance in self.instances)
+        return replace(self, instances=tuple(i for i in renamed if i.label != IGNORED_LABEL))
 
     def where(self, instance: Instance) -> Where:
         return Where(str(self.path), instance.places[0], self.noun)

@@ -17,7 +17,7 @@ from maskserve.training.datasets.coco import image_root, read_coco
 from maskserve.training.datasets.example import Example, Instance, LabelFile, read_photo, require_photos
 from maskserve.training.datasets.findings import Finding, Where
 from maskserve.training.datasets.geometry import clip_all
-from maskserve.training.datasets.labelme import SKIPPED_LABELS
+from maskserve.training.datasets.labels import SKIPPED_LABELS
 from maskserve.training.datasets.photos import content_hash
 from maskserve.training.datasets.sources import Source
 

@@ -8,7 +8,7 @@ from maskserve.protos.errors import DataError
 from maskserve.training.datasets.example import Example, Instance, LabelFile, read_photo, require_photos
 from maskserve.training.datasets.findings import Finding, Where, polygon_findings
 from maskserve.training.datasets.geometry import clip_all
-from maskserve.training.datasets.labelme import SKIPPED_LABELS
+from maskserve.training.datasets.labels import SKIPPED_LABELS
 from maskserve.training.datasets.photos import content_hash
 from maskserve.training.datasets.sources import Source
 from maskserve.training.datasets.via import AREA_SHAPES, Region, ViaPhoto, class_attribute, read_via

@@ -26,6 +26,27 @@ def has_area(outline: Sequence[tuple[float, float]]) -> bool:
     return len(outline) >= 3 and ShapelyPolygon(rounded(outline)).convex_hull.area > SMALLEST_AREA_PX
 
 
+def bounding_box(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
+    """(x, y, width, height) px around all of them."""
+    xs, ys = zip(*(point for outline in polygons for point in outline), strict=True)
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def outline_area(outline: Polygon) -> float:
+    """px²; where the outline crosses itself, the difference of what lies on both sides."""
+    return ShapelyPolygon(outline).area
+
+
+def pairs(flat: Sequence[float]) -> Polygon:
+    """COCO's x0, y0, x1, y1, … as points; a last number without a partner is dropped."""
+    return list(zip(flat[::2], flat[1::2], strict=False))
+
+
+def compressed(rle: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
+    """A COCO RLE of either kind as pycocotools takes it."""
+    return coco_mask.frPyObjects(dict(rle), *size) if isinstance(rle["counts"], list) else dict(rle)
+
+
 def clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:
     """The parts of a polygon inside a photo of `size` (height, width) that have an area, rounded."""
     height, width = size
@@ -63,7 +84,7 @@ def ellipse(centre: tuple[float, float], radii: tuple[float, float], turn: float
 
 def rle_geometry(rle: Mapping[str, Any], *, crowd: bool) -> dict[str, Any]:
     """As `coco_geometry`, for a COCO RLE, which stays as it is."""
-    packed = coco_mask.frPyObjects(dict(rle), *rle["size"]) if isinstance(rle["counts"], list) else rle
+    packed = compressed(rle, rle["size"])
     bbox = [float(v) for v in coco_mask.toBbox(packed)]
     return {"segmentation": dict(rle), "bbox": bbox, "area": int(coco_mask.area(packed)), "iscrowd": int(crowd)}
 

@@ -27,6 +27,7 @@ from maskserve.training.datasets.from_labelme import open_labelme
 from maskserve.training.datasets.from_via import open_via
 from maskserve.training.datasets.geometry import coco_geometry, rle_geometry
 from maskserve.training.datasets.labelme_writer import relative_name
+from maskserve.training.datasets.labels import LabelTable
 from maskserve.training.datasets.photos import extension
 from maskserve.training.datasets.sources import Source, find_labels
 from maskserve.training.datasets.splits import stratified
@@ -34,12 +35,12 @@ from maskserve.training.datasets.splits import stratified
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How photos without a split of their own are dealt out, the classes' order, and VIA's attribute for them."""
+    """How photos without a split are dealt out, which labels are which classes, and VIA's attribute for them."""
 
     test_fraction: float = 0.2
     val_fraction: float = 0.0
     seed: int = 0
-    class_names: tuple[str, ...] | None = None
+    labels: LabelTable | None = None
     via_attribute: str | None = None
 
 
@@ -77,10 +78,10 @@ def import_labels(
     examples: list[Example] = []
     for done, job in enumerate(jobs, 1):
         example, doubtful = job()
-        examples.append(example)
+        examples.append(example.relabelled(options.labels) if options.labels else example)
         warnings += doubtful
         on_photo(done, len(jobs))
-    class_names = _class_names(examples, files, options.class_names)
+    class_names = _class_names(examples, files, options.labels)
     by_split = _dealt(examples, options)
     data_hash = _data_hash(examples, class_names)
     with landing(out_dir) as staged:
@@ -106,16 +107,14 @@ def _keep_apart(sources: Sequence[Source], out_dir: Path) -> None:
 
 def _opened(source: Source, options: ImportOptions) -> LabelFile:
     if source.format == "via":
-        names = options.class_names or ()
+        names = options.labels.class_names if options.labels else ()
         return open_via(source, options.via_attribute, names[0] if len(names) == 1 else None)
     if options.via_attribute is not None:
         raise ConfigError(f"--via-attribute is for VIA files, and {source.path} is none; leave it out.")
     return open_coco(source) if source.format == "coco" else open_labelme(source)
 
 
-def _class_names(
-    examples: Iterable[Example], files: Iterable[LabelFile], wanted: tuple[str, ...] | None
-) -> tuple[str, ...]:
+def _class_names(examples: Iterable[Example], files: Iterable[LabelFile], labels: LabelTable | None) -> tuple[str, ...]:
     """The wanted classes, or those that COCO files declare in their order and then the others by name."""
     places: dict[str, Where] = {}
     for example in examples:
@@ -123,16 +122,16 @@ def _class_names(
             places.setdefault(instance.label, example.where(instance))
     if not places:
         raise DataError("no photo has a labelled polygon; draw some first.")
-    if wanted is None:
+    if labels is None:
         declared = (name for file in files for name in file.class_names)
         return tuple(dict.fromkeys([*declared, *sorted(places)]))
     for label, where in places.items():
-        if label not in wanted:
+        if label not in labels.class_names:
             raise DataError(
-                f"{where}: the label {label!r} is not in the label list ({', '.join(wanted)}); "
+                f"{where}: the label {label!r} is not in the label list ({', '.join(labels.class_names)}); "
                 "correct the label or add it to the list."
             )
-    return wanted
+    return labels.class_names
 
 
 def _dealt(examples: Sequence[Example], options: ImportOptions) -> dict[str, list[Example]]:

@@ -26,9 +26,8 @@ from PIL import Image, UnidentifiedImageError
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.example import Instance
 from maskserve.training.datasets.geometry import Polygon, ellipse
+from maskserve.training.datasets.labels import SKIPPED_LABELS
 
-SKIPPED_LABELS = frozenset({"__ignore__", "_background_"})
-"""What is nobody's object, in labelme's own label lists and in files made from them."""
 AREA_SHAPES = frozenset({"polygon", "rectangle", "circle", "mask"})
 
 

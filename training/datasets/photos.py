@@ -59,6 +59,17 @@ def decode_photo(data: bytes) -> np.ndarray:
         raise DataError(f"it is no readable photo ({error})") from None
 
 
+def orientation(data: bytes) -> int:
+    """The EXIF orientation 1..8 of a readable photo, 1 when it has none."""
+    with Image.open(io.BytesIO(data)) as photo:
+        return int(photo.getexif().get(ORIENTATION_TAG, 1))
+
+
+def pixel_hash(pixels: np.ndarray) -> str:
+    """The same for copies that differ only in metadata."""
+    return content_hash(f"{pixels.shape}".encode() + pixels.tobytes())
+
+
 def content_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

@@ -10,7 +10,7 @@ from typing import Literal
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.coco import SPLITS, is_coco, read_json, split_files, stated_split
 from maskserve.training.datasets.findings import Finding, Where
-from maskserve.training.datasets.labelme import SKIPPED_LABELS, is_labelme
+from maskserve.training.datasets.labelme import is_labelme
 from maskserve.training.datasets.via import is_via
 
 LabelFormat = Literal["labelme", "via", "coco"]
@@ -126,19 +126,3 @@ def _left_out(folder: Path, kind: LabelFormat, others: Sequence[Source]) -> Iter
         yield Finding(
             "warning", "other-format", Where(str(folder)), f"{text}; to take those, name the files themselves"
         )
-
-
-def read_label_list(path: Path) -> tuple[str, ...]:
-    """Class names from a text file, one a line, in that order; labelme's `__ignore__` and `_background_` left out.
-
-    Raises:
-        DataError: when it cannot be read, is empty or names a class twice.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of labels ({error}).") from None
-    names = [line for line in lines if line and line not in SKIPPED_LABELS]
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}: needs one class name a line, each once.")
-    return tuple(names)

@@ -16,6 +16,7 @@ from shapely.geometry import Polygon
 
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training.datasets.importing import Imported, ImportOptions, import_labels
+from maskserve.training.datasets.labels import LabelTable
 from maskserve.training.datasets.via import _outline, is_via, read_via
 from tests.training.datasets.labelme_files import square, write_labelme
 from tests.training.datasets.via_files import polygon, region, via_of_labelme, write_via
@@ -106,7 +107,7 @@ def test_regions_without_any_attribute_are_all_of_the_one_class_in_the_label_lis
     path = write_via(tmp_path / "via.json", {"a.jpg": [polygon(SQUARE), polygon(SQUARE)]})
     with pytest.raises(DataError, match=r"no region has an attribute .* --labels"):
         import_labels([path], tmp_path / "out", ALL_TRAIN)
-    imported, _ = _imported(path, tmp_path / "out", class_names=("balloon",))
+    imported, _ = _imported(path, tmp_path / "out", labels=LabelTable.of_names(["balloon"]))
     assert imported.counts == {"train": {"balloon": 2}}
 
 

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.importing import ImportOptions, import_labels
+from maskserve.training.datasets.labels import LabelTable
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
 
 
@@ -151,7 +152,8 @@ def test_a_photo_without_labels_is_kept_as_background(tmp_path: Path) -> None:
 
 def test_a_label_list_gives_the_classes_and_their_order(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
-    imported = import_labels([folder], tmp_path / "out", ImportOptions(class_names=("dog", "fox", "cat")))
+    labels = LabelTable.of_names(["dog", "fox", "cat"])
+    imported = import_labels([folder], tmp_path / "out", ImportOptions(labels=labels))
     assert imported.class_names == ("dog", "fox", "cat")
     assert imported.counts["train"]["fox"] == 0
 
@@ -248,7 +250,7 @@ def test_photos_without_any_polygon_are_refused(tmp_path: Path) -> None:
 def test_a_label_that_is_not_in_the_list_is_named_with_its_shape(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
     with pytest.raises(DataError, match=r"08\.json, shape 0: the label 'dog' is not in the label list \(cat\)"):
-        import_labels([folder], tmp_path / "out", ImportOptions(class_names=("cat",)))
+        import_labels([folder], tmp_path / "out", ImportOptions(labels=LabelTable.of_names(["cat"])))
 
 
 def test_a_labelme_file_is_never_overwritten_by_a_manifest(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""What is mechanical about one outline: outline ▶ no repeated points ▶ valid ▶ inside the photo ▶ parts without holes.
+
+Points are (x, y) px, sizes (height, width) px. Only what a check would name is touched; a good outline comes back as
+it was, point by point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import shapely
+from shapely.geometry import Polygon as ShapelyPolygon
+
+from maskserve.training.datasets.findings import OUTSIDE_TOLERANCE_PX
+from maskserve.training.datasets.geometry import Polygon, has_area
+
+GRID_PX = 0.01
+SMALLEST_PART = 0.01
+"""Of the outline's area: smaller loops come from a hand that trembled."""
+DONE = {
+    "repeated-points": "points that repeat the one before were removed",
+    "self-intersecting": "redrawn or divided where it crossed or touched itself",
+    "outside-image": "cut at the photo's edge",
+    "empty-polygon": "a part without an area was dropped",
+}
+"""Code ─▶ what was done to an outline of which something is left."""
+
+
+def dropped(codes: Sequence[str]) -> tuple[str, str]:
+    """The code and the words for an object of which nothing is left."""
+    if "outside-image" in codes:
+        return "outside-image", "dropped, because it lay outside the photo"
+    return "empty-polygon", "dropped, because it was empty"
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """Parts of the outline, none when nothing can be kept, and the codes of what was wrong with it."""
+
+    parts: tuple[Polygon, ...]
+    codes: tuple[str, ...] = ()
+
+
+def repair(outline: Polygon, size: tuple[int, int]) -> Repaired:
+    """An outline as valid parts inside a photo of `size`.
+
+    Where it crosses itself, everything that it goes around counts as inside, as a person sees it.
+    """
+    points = _without_repeats(outline)
+    codes = ["repeated-points"] if len(points) < len(outline) else []
+    if not has_area(points):
+        return Repaired((), ("empty-polygon",))
+    shape = ShapelyPolygon(points)
+    if not shape.is_valid:
+        codes.append("self-intersecting")
+    if _reaches_outside(shape.bounds, size):
+        codes.append("outside-image")
+    if not set(codes) - {"repeated-points"}:
+        return Repaired((points,), tuple(codes))
+    # "structure" keeps what is gone around twice, the other method takes it away
+    valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    if "outside-image" in codes:
+        valid = valid.intersection(shapely.box(0, 0, size[1], size[0]))
+    return Repaired(tuple(_parts(shapely.set_precision(valid, GRID_PX))), tuple(codes))
+
+
+def _without_repeats(outline: Polygon) -> Polygon:
+    """Without points that equal the one before, the first one's being the last."""
+    kept = [point for before, point in pairwise([None, *outline]) if point != before]
+    return kept[:-1] if len(kept) > 1 and kept[0] == kept[-1] else kept
+
+
+def _reaches_outside(bounds: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+    x_min, y_min, x_max, y_max = bounds
+    return max(-x_min, x_max - size[1], -y_min, y_max - size[0]) > OUTSIDE_TOLERANCE_PX or not (
+        x_max > 0 and y_max > 0 and x_min < size[1] and y_min < size[0]
+    )
+
+
+def _parts(shape: shapely.Geometry) -> Iterator[Polygon]:
+    pieces = [p for p in shapely.get_parts(shapely.get_parts(shape)) if p.geom_type == "Polygon"]
+    for piece in pieces:
+        if 0 < piece.area >= SMALLEST_PART * shape.area:
+            yield from (_points(whole) for whole in _without_holes(piece))
+
+
+def _points(piece: ShapelyPolygon) -> Polygon:
+    return [(round(x, 2), round(y, 2)) for x, y in list(piece.exterior.coords)[:-1]]
+
+
+def _without_holes(piece: ShapelyPolygon) -> Iterator[ShapelyPolygon]:
+    """Divided by upright cuts through its holes: neither labelme nor COCO polygons have any."""
+    if not piece.interiors:
+        yield piece
+        return
+    x_min, y_min, x_max, y_max = piece.bounds
+    cut = round(ShapelyPolygon(piece.interiors[0]).centroid.x, 2)
+    for side in (shapely.box(x_min, y_min, cut, y_max), shapely.box(cut, y_min, x_max, y_max)):
+        halves = shapely.get_parts(shapely.set_precision(piece.intersection(side), GRID_PX))
+        for half in halves:
+            if half.geom_type == "Polygon" and half.area > GRID_PX:
+                yield from _without_holes(half)
