@@ -88,3 +88,14 @@ def _check(cfg: CfgNode) -> None:
     for key, value in (("MAX_ITER", cfg.SOLVER.MAX_ITER), ("IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)):
         if value < 1:
             raise ConfigError(f"SOLVER.{key} {value}: must be at least 1")
+    _check_loop(cfg)
+
+
+def _check_loop(cfg: CfgNode) -> None:
+    photos, parts = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE
+    if parts < 1 or photos % parts:
+        raise ConfigError(f"SOLVER.ACCUMULATE {parts}: must divide SOLVER.IMS_PER_BATCH, which is {photos}")
+    if cfg.SOLVER.PATIENCE < 0:
+        raise ConfigError(f"SOLVER.PATIENCE {cfg.SOLVER.PATIENCE}: must be 0 (never stop early) or more")
+    if cfg.DATALOADER.NUM_WORKERS < -1:
+        raise ConfigError(f"DATALOADER.NUM_WORKERS {cfg.DATALOADER.NUM_WORKERS}: choose -1 (automatic), 0 or more")
