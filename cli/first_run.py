@@ -60,8 +60,8 @@ def ensure_archives(
 ) -> None:
     """Make every archive that is missing, or was trained on other photos than `data`.
 
-    Without `data` an archive is kept whatever it was trained on. Raises ConfigError or DataError; a step that fails
-    has said why by itself.
+    Without `data` an archive is kept whatever it was trained on; `force` trains on data with errors. Raises ConfigError
+    or DataError; a step that fails has said why by itself.
     """
     models = list(models)
     if data is None and not retrain and all((model_store / f"{model}.mar").is_file() for model in models):

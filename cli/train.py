@@ -71,7 +71,7 @@ def train(
       maskserve train all --data dataset --preset quick
       maskserve train resnet50 --data dataset SOLVER.MAX_ITER 1000 SOLVER.BASE_LR 0.002
       maskserve train mobilenetv2 --data dataset --resume
-      maskserve train resnet50 --data dataset SOLVER.ACCUMULATE 4      # the same batch in a quarter of the memory
+      maskserve train resnet50 --data dataset SOLVER.ACCUMULATE 4      # the same batch, a quarter at a time
       maskserve train resnet50 --data dataset --num-gpus 4 SOLVER.IMS_PER_BATCH 16
     """
     # before torch is loaded: threads that spin while they wait make a step ten times slower as soon as anything else

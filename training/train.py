@@ -64,8 +64,7 @@ def train(job: Job, progress: Progress | None = None, on_bytes: Callable[[int, i
     if job.resume:
         job = _reopen(job, dataset)
     else:
-        errors = check_data(job.data, dataset.train.data_hash, force=job.force, progress=progress)
-        _prepare(job, dataset, errors, progress, on_bytes)
+        _prepare(job, dataset, progress, on_bytes)
     if not (run.path / OUTCOME).is_file():
         (run_steps if job.machines.processes == 1 else run_steps_in_ranks)(job, progress)
     outcome = Outcome(**run.read_json(OUTCOME))
@@ -96,9 +95,7 @@ def is_complete(job: Job) -> bool:
     return asked.items() <= facts.items()
 
 
-def _prepare(
-    job: Job, dataset: Dataset, errors: int, progress: Progress, on_bytes: Callable[[int, int], None] | None
-) -> None:
+def _prepare(job: Job, dataset: Dataset, progress: Progress, on_bytes: Callable[[int, int], None] | None) -> None:
     """A new working folder: config, classes, how it is made, and the initial weights as last.pth of step 0."""
     arm, run = ARMS[job.backbone], job.run
     weights = find_weights(arm, job.init, job.preset, say=progress.note, on_bytes=on_bytes or (lambda *_: None))
@@ -112,6 +109,7 @@ def _prepare(
         overrides=job.overrides,
     )
     _check_share(cfg, job)
+    errors = check_data(job.data, dataset.train.data_hash, force=job.force, progress=progress)
     seed_all_rng(job.seed)
     model = build_model(_on_cpu(cfg))
     loaded = load_into(model, weights)
@@ -152,7 +150,7 @@ def _reopen(job: Job, dataset: Dataset) -> Job:
         merge_overrides(cfg, job.overrides)
         run.write("config.yaml", lambda path: path.write_text(cfg.dump(), encoding="utf-8"))
         run.write_json(SETUP, {**setup, "overrides": [*setup["overrides"], *job.overrides]})
-    return replace(job, deterministic=setup["deterministic"])
+    return replace(job, deterministic=setup.get("deterministic", False))
 
 
 def _check_share(cfg: CfgNode, job: Job) -> None:

@@ -44,7 +44,16 @@ def test_the_command_line_wins():
 
 @pytest.mark.parametrize(
     "overrides",
-    [("SOLVER.OPTIMIZER", "Lion"), ("INPUT.FORMAT", "YUV"), ("SOLVER.MAX_ITER", "0"), ("SOLVER.IMS_PER_BATCH", "0")],
+    [
+        ("SOLVER.ACCUMULATE", "3"),
+        ("SOLVER.ACCUMULATE", "0"),
+        ("SOLVER.PATIENCE", "-1"),
+        ("DATALOADER.NUM_WORKERS", "-2"),
+        ("SOLVER.OPTIMIZER", "Lion"),
+        ("INPUT.FORMAT", "YUV"),
+        ("SOLVER.MAX_ITER", "0"),
+        ("SOLVER.IMS_PER_BATCH", "0"),
+    ],
 )
 def test_a_value_that_cannot_work_is_refused_before_training(overrides: tuple[str, str]):
     with pytest.raises(ConfigError, match=overrides[0].rpartition(".")[2]):
