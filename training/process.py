@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import os
 import resource
@@ -66,7 +68,13 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def forget_peak_memory(device: str) -> None:
-    """Count peaks from here on: what trained before in this process is another arm's."""
+    """Count peaks from here on: what trained before in this process is another arm's.
+
+    Not all of it is given back: after a ResNet-50, a MobileNetV2 counts about 0.1 GB more than alone.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc keeps what was freed
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):  # Linux only; elsewhere the process' own peak is told
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     if torch.cuda.is_initialized() and device.startswith("cuda"):

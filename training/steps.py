@@ -179,13 +179,17 @@ def _restore(trainer: StepTrainer, last: dict[str, Any]) -> None:
 def _expectations(cfg: CfgNode, model: nn.Module, *, validated: bool) -> Iterator[str]:
     """What somebody who only read the config would not expect."""
     if cfg.SOLVER.AMP.ENABLED and precision(cfg) is torch.float32:
-        yield f"this {cfg.MODEL.DEVICE} does not calculate in bfloat16; trains in float32"
+        device = "GPU" if cfg.MODEL.DEVICE.startswith("cuda") else "CPU"
+        yield f"this {device} does not calculate in bfloat16; trains in float32"
     if cfg.SOLVER.PATIENCE and not (validated and cfg.TEST.EVAL_PERIOD > 0):
         yield "SOLVER.PATIENCE has no effect without validation (val.json or 40 photos, and TEST.EVAL_PERIOD)"
     parts = comm.get_world_size() * cfg.SOLVER.ACCUMULATE
     if parts > 1 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
-        photos = cfg.SOLVER.IMS_PER_BATCH // parts
-        yield f"batch norm sees {photos} of the {cfg.SOLVER.IMS_PER_BATCH} photos of a step at a time; GN does not mind"
+        photos, indifferent = cfg.SOLVER.IMS_PER_BATCH // parts, "GN" if cfg.SOLVER.ACCUMULATE > 1 else "SyncBN or GN"
+        yield (
+            f"batch norm sees {photos} of the {cfg.SOLVER.IMS_PER_BATCH} photos of a step at a time; "
+            f"{indifferent} in the NORM keys does not depend on it"
+        )
 
 
 def _train(job: Job, cfg: CfgNode, trainer: StepTrainer, progress: Progress) -> None:

@@ -21,7 +21,11 @@ from maskserve.training.train import assist, train
 from tests import gloo
 from tests.training.recorder import Recorder
 
-pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.timeout(900),  # every process imports torch anew, on a busy machine that takes a minute
+    pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),
+]
 TINY = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "4")
 TINY += (
     "MODEL.DEVICE",
