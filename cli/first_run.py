@@ -55,11 +55,13 @@ class Source:
         return cls(data, Path("data") / name, RUNS / name)
 
 
-def ensure_archives(models: Iterable[str], model_store: Path, data: Path | None, *, preset: str, retrain: bool) -> None:
+def ensure_archives(
+    models: Iterable[str], model_store: Path, data: Path | None, *, preset: str, retrain: bool, force: bool = False
+) -> None:
     """Make every archive that is missing, or was trained on other photos than `data`.
 
-    Without `data` an archive is kept whatever it was trained on. Raises ConfigError or DataError; a step that fails
-    has said why by itself.
+    Without `data` an archive is kept whatever it was trained on; `force` trains on data with errors. Raises ConfigError
+    or DataError; a step that fails has said why by itself.
     """
     models = list(models)
     if data is None and not retrain and all((model_store / f"{model}.mar").is_file() for model in models):
@@ -76,7 +78,7 @@ def ensure_archives(models: Iterable[str], model_store: Path, data: Path | None,
         )
     if not stale:
         return
-    train(stale, source, wanted, preset=preset, retrain=retrain)
+    train(stale, source, wanted, preset=preset, retrain=retrain, force=force)
     for model in stale:
         maskserve("package", str(source.runs / model), "-o", str(model_store), why="an archive for TorchServe")
 
@@ -95,7 +97,9 @@ def prepare_data(source: Source) -> None:
     maskserve("data", "import", str(source.photos), "-o", str(source.dataset), why="labels to manifests")
 
 
-def train(models: list[str], source: Source, data_hash: str, *, preset: str, retrain: bool) -> None:
+def train(
+    models: list[str], source: Source, data_hash: str, *, preset: str, retrain: bool, force: bool = False
+) -> None:
     """Train the arms of `models` that have no finished run on these photos."""
     todo = [model for model in models if retrain or not _is_finished(source.runs / model, data_hash, preset)]
     if not todo:
@@ -104,6 +108,8 @@ def train(models: list[str], source: Source, data_hash: str, *, preset: str, ret
     options = ["--data", str(source.dataset), "--preset", preset, "--output", str(source.runs)]
     if not retrain and any(_is_begun(source.runs / f".{model}.training", data_hash, preset) for model in todo):
         options.append("--resume")
+    if force:
+        options.append("--force")
     maskserve("train", arms, *options, why=f"{' and '.join(todo)}: this is what takes its time, minutes on a CPU")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+    from maskserve.training.job import Job
 
 BACKBONES = ("resnet50", "mobilenetv2")
 PLAIN_PERIOD = 20
@@ -32,6 +35,15 @@ PLAIN_PERIOD = 20
 )
 @click.option("--resume", is_flag=True, help="Continue interrupted trainings; skip complete ones.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Same seed, same training.")
+@click.option("--deterministic", is_flag=True, help="The same bits on a GPU too; slower.")
+@click.option("--force", is_flag=True, help="Train although `data check` finds errors.")
+@click.option("--num-gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs on each machine.")
+@click.option("--num-machines", default=1, show_default=True, type=click.IntRange(1), help="Machines with GPUs.")
+@click.option(
+    "--machine-rank", default=0, show_default=True, type=click.IntRange(0), help="Which one this is; 0 leads."
+)
+@click.option("--dist-url", default="auto", show_default=True, help="tcp://HOST:PORT of machine 0, the same on all.")
+@click.option("--json", "as_json", is_flag=True, help="The result of each arm as JSON on stdout.")
 def train(
     backbone: str,
     overrides: tuple[str, ...],
@@ -41,45 +53,89 @@ def train(
     output: Path,
     resume: bool,
     seed: int,
+    deterministic: bool,
+    force: bool,
+    num_gpus: int,
+    num_machines: int,
+    machine_rank: int,
+    dist_url: str,
+    as_json: bool,
 ) -> None:
     """Train Mask R-CNN with a ResNet-50, a MobileNetV2, or both (all) on labelled photos.
 
-    Both arms get the same data, schedule and seed. KEY VALUE pairs change the config, as in Detectron2.
+    Both arms get the same data, schedule and seed. KEY VALUE pairs change the config, as in Detectron2. The batch
+    (SOLVER.IMS_PER_BATCH) is shared by all GPUs of all machines.
 
     \b
     Examples:
       maskserve train all --data dataset --preset quick
       maskserve train resnet50 --data dataset SOLVER.MAX_ITER 1000 SOLVER.BASE_LR 0.002
       maskserve train mobilenetv2 --data dataset --resume
+      maskserve train resnet50 --data dataset SOLVER.ACCUMULATE 4      # the same batch, a quarter at a time
+      maskserve train resnet50 --data dataset --num-gpus 4 SOLVER.IMS_PER_BATCH 16
     """
     # before torch is loaded: threads that spin while they wait make a step ten times slower as soon as anything else
     # wants the cores; threads that sleep cost nothing measurable when nothing does
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if num_machines > 1 and backbone == "all":
+        raise click.UsageError("several machines train one arm at a time; name it instead of 'all'")
     with training_progress() as progress:
-        from maskserve.training.train import Job
+        from maskserve.training.job import Job, Machines
 
         names = BACKBONES if backbone == "all" else (backbone,)
-        jobs = [Job(name, data, preset, init, output, seed, resume, overrides) for name in names]
-        lines = [_train_one(job, progress) for job in jobs]
-    for line in lines:
-        click.echo(line)
-    folders = " ".join(line.split(":")[0] for line in lines)
-    click.echo(f"Next: maskserve package {folders.split()[0]}" + ("  (and the other)" if len(lines) > 1 else ""))
+        machines = Machines(num_gpus, num_machines, machine_rank, dist_url)
+        jobs = [
+            Job(name, data, preset, init, output, seed, resume, overrides, deterministic, force, machines)
+            for name in names
+        ]
+        results = [_train_one(job, progress) for job in jobs]
+    _print([result for result in results if result is not None], as_json=as_json)
 
 
-def _train_one(job: Any, progress: BarProgress) -> str:
-    """Train an arm; returns the line that says what came out."""
-    from maskserve.training.train import is_complete, train
+def _train_one(job: Job, progress: BarProgress) -> dict[str, Any] | None:
+    """Train an arm; returns what came out, None where machine 0 has it."""
+    from maskserve.training.train import assist, is_complete, train
 
-    if job.resume and is_complete(job):
-        return f"{job.folder}: was complete already"
     progress.begin(job.backbone)
-    done = train(job, progress, progress.fetched)
-    mask = done.evaluation.mask
-    return (
-        f"{done.run.path}: mask AP50 {_shown(mask.ap50)}, AP {_shown(mask.ap)} on {done.evaluation.image_count} "
-        f"{done.evaluation.split} photos, trained in {done.train_s:.0f} s"
-    )
+    if job.machines.rank > 0:
+        assist(job, progress)
+        return None
+    if job.resume and is_complete(job):
+        progress.note(f"{job.folder}: was complete already")
+    else:
+        train(job, progress, progress.fetched)
+    return _result(job.folder)
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """A complete run in a few words."""
+    from maskserve.training.run_folder import RunFolder
+
+    facts, found = (RunFolder(folder).read_json(name) for name in ("run.json", "evaluation.json"))
+    kept = ("backbone", "steps", "stopped_early", "train_s", "precision", "peak_memory_bytes", "peak_gpu_memory_bytes")
+    return {
+        "run": str(folder),
+        **{name: facts.get(name) for name in kept},
+        "split": found["split"],
+        "image_count": found["image_count"],
+        **{kind: {ap: found[kind][ap] for ap in ("ap", "ap50")} for kind in ("mask", "box")},
+    }
+
+
+def _print(results: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(results, indent=1, ensure_ascii=False))
+    else:
+        for one in results:
+            click.echo(
+                f"{one['run']}: mask AP50 {_shown(one['mask']['ap50'])}, AP {_shown(one['mask']['ap'])} on "
+                f"{one['image_count']} {one['split']} photos, trained in {one['train_s']:.0f} s"
+            )
+    if not results:
+        click.echo("Done here; the run folder is on machine 0.", err=as_json)
+        return
+    more = "  (and the other)" if len(results) > 1 else ""
+    click.echo(f"Next: maskserve package {results[0]['run']}{more}", err=as_json)
 
 
 def _shown(value: float | None) -> str:

@@ -24,6 +24,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command(short_help="Train what is missing, then serve both arms and the gateway.")
 @click.option("--data", type=FOLDER, help="Your photos: a labelme folder, or a dataset folder. Default: drawn pandas.")
 @click.option("--preset", default="quick", show_default=True, help="How long to train, where there is no archive yet.")
+@click.option("--force", is_flag=True, help="Train although `data check` finds errors.")
 @click.option("--retrain", is_flag=True, help="Train anew although there are archives.")
 @click.option("--config", default="maskserve.toml", show_default=True, type=FILE, help="The gateway's settings.")
 @click.option("--ts-config", default="config.properties", show_default=True, type=FILE, help="TorchServe's settings.")
@@ -32,6 +33,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def up(
     data: Path | None,
     preset: str,
+    force: bool,
     retrain: bool,
     config: Path,
     ts_config: Path,
@@ -62,7 +64,7 @@ def up(
     # before minutes of training, not after
     check_port(settings)
     server.check_ports()
-    ensure_archives(server.models, model_store, data, preset=preset, retrain=retrain)
+    ensure_archives(server.models, model_store, data, preset=preset, retrain=retrain, force=force)
     with server:
         _wait(server)
         _serve(settings, server, model_store, data)

@@ -45,6 +45,8 @@ def new_cfg() -> CfgNode:
     cfg.SOLVER.OPTIMIZER = "SGD"  # "AdamW"
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0  # of BASE_LR, for the bottom-up network
     cfg.SOLVER.EMA_DECAY = 0.0  # validate and keep an average of the weights that forgets at this rate; 0: the last
+    cfg.SOLVER.ACCUMULATE = 1  # forwards whose gradients make one step, each with IMS_PER_BATCH / ACCUMULATE photos
+    cfg.SOLVER.PATIENCE = 0  # validations in a row without a better mask AP that end the training; 0: none do
     return cfg
 
 

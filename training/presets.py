@@ -27,6 +27,9 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("SOLVER.OPTIMIZER", lambda name: name in ("SGD", "AdamW"), "choose SGD or AdamW"),
     ("SOLVER.MAX_ITER", lambda steps: steps >= 1, "must be at least 1"),
     ("SOLVER.IMS_PER_BATCH", lambda photos: photos >= 1, "must be at least 1"),
+    ("SOLVER.ACCUMULATE", lambda parts: parts >= 1, "must be at least 1"),
+    ("SOLVER.PATIENCE", lambda count: count >= 0, "choose 0 (never stop early) or a number of validations"),
+    ("DATALOADER.NUM_WORKERS", lambda count: count >= -1, "choose -1 (as many as help), 0 or more"),
     ("SOLVER.EMA_DECAY", lambda share: 0 <= share < 1, "choose 0 (off) or a share below 1, such as 0.999"),
     ("INPUT.FORMAT", lambda order: order in ("RGB", "BGR"), "choose RGB or BGR"),
     ("INPUT.COPY_PASTE", lambda share: 0 <= share <= 1, "choose 0 (off) to 1 (every photo)"),
@@ -100,6 +103,9 @@ def _check(cfg: CfgNode) -> None:
         value = reduce(getattr, key.split("."), cfg)
         if not fits(value):
             raise ConfigError(f"{key} {value!r}: {advice}")
+    photos, parts = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE
+    if photos % parts:
+        raise ConfigError(f"SOLVER.ACCUMULATE {parts}: must divide SOLVER.IMS_PER_BATCH, which is {photos}")
 
 
 def _is_span(factors: Sequence[Any]) -> bool:

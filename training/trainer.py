@@ -1,9 +1,11 @@
-"""Detectron2's SimpleTrainer, put together: model, loader, optimizer, schedule, hooks.
+"""Detectron2's trainer, put together: model, loader, optimizer, schedule, hooks.
 
     cfg + records + initial weights ─▶ build_trainer ─▶ trainer.train(first_step, MAX_ITER)
 
 Mixed precision is bfloat16 (`SOLVER.AMP.ENABLED`), which needs no loss scaling and doubles the speed of CPUs that
-know it; others train in FP32.
+know it; others, and GPUs that do not, train in FP32.
+
+Where there are several processes (Detectron2's `launch`), each has its share of a batch on its own GPU.
 """
 
 from __future__ import annotations
@@ -13,17 +15,20 @@ from typing import Any, cast
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer, hooks
+from detectron2.engine import hooks
 from detectron2.solver import build_lr_scheduler
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from maskserve.training.ema import WeightAverage
-from maskserve.training.hooks import Checkpoint, Progress, Report, State, Validation
+from maskserve.training.hooks import Checkpoint, EarlyStop, Progress, Report, State, Validation
 from maskserve.training.loader import Record, train_loader
 from maskserve.training.naming import PREFIX
 from maskserve.training.run_folder import RunFolder
+from maskserve.training.step import StepTrainer
 
 LOG_PERIOD = 10
 
@@ -37,7 +42,7 @@ def build_trainer(
     score: Callable[[State], dict[str, float]] | None,
     progress: Progress,
     first_step: int = 0,
-) -> SimpleTrainer:
+) -> StepTrainer:
     """A trainer with all hooks, ready for `train(first_step, cfg.SOLVER.MAX_ITER)`.
 
     Args:
@@ -48,27 +53,57 @@ def build_trainer(
     optimizer = build_optimizer(cfg, model)
     loader = train_loader(cfg, records, first_step=first_step)
     average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
-    device = cfg.MODEL.DEVICE.partition(":")[0]
-    mixed = cfg.SOLVER.AMP.ENABLED and has_fast_bfloat16(device)
     # as an attribute, so that the model's own state and names stay as they are
-    model.forward = torch.autocast(device, torch.bfloat16, enabled=mixed)(model.forward)
-    trainer = SimpleTrainer(model, loader, optimizer)
-    validation = Validation(run, cfg.TEST.EVAL_PERIOD, score)
+    model.forward = torch.autocast(_device_type(cfg), torch.bfloat16, enabled=precision(cfg) is torch.bfloat16)(
+        model.forward
+    )
+    trainer = StepTrainer(_shared(model), loader, optimizer, parts=cfg.SOLVER.ACCUMULATE)
+    validation = Validation(run, cfg.TEST.EVAL_PERIOD, score, cfg.SOLVER.PATIENCE)
     validation.progress = progress
     validation.average = average.model if average else None
-    writers = [JSONWriter(str(run.log)), TensorboardXWriter(str(run.path))]
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
             *([average] if average else []),
             validation,
-            Report(progress),
-            hooks.PeriodicWriter(writers, period=LOG_PERIOD),
-            Checkpoint(run, cfg.SOLVER.CHECKPOINT_PERIOD),
+            *(_records_of(cfg, run, progress) if comm.is_main_process() else []),
+            EarlyStop(validation),
         ]
     )
     return trainer
+
+
+def _records_of(cfg: CfgNode, run: RunFolder, progress: Progress) -> list[hooks.HookBase]:
+    """What only the first process does."""
+    writers = [JSONWriter(str(run.log)), TensorboardXWriter(str(run.path))]
+    return [
+        Report(progress),
+        hooks.PeriodicWriter(writers, period=LOG_PERIOD),
+        Checkpoint(run, cfg.SOLVER.CHECKPOINT_PERIOD),
+    ]
+
+
+def _shared(model: nn.Module) -> nn.Module:
+    """The model, its gradients averaged with those of the other processes, if there are any."""
+    if comm.get_world_size() == 1:
+        return model
+    on_gpu = next(model.parameters()).is_cuda
+    # each process keeps its own statistics of batch norm, as Detectron2 does
+    return DistributedDataParallel(
+        model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
+    )
+
+
+def precision(cfg: CfgNode) -> torch.dtype:
+    """What the convolutions are calculated in; the weights are float32 either way."""
+    fast = cfg.SOLVER.AMP.ENABLED and has_fast_bfloat16(_device_type(cfg))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _device_type(cfg: CfgNode) -> str:
+    device: str = cfg.MODEL.DEVICE.partition(":")[0]
+    return device
 
 
 def has_fast_bfloat16(device: str) -> bool:

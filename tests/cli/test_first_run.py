@@ -96,6 +96,14 @@ def test_own_photos_are_not_trained_on_twice(here: Path, steps: list[tuple[str, 
     assert [words[:2] for words in steps] == [("data", "import")]
 
 
+def test_force_reaches_the_training(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """`maskserve up --force` trains on data with errors, and only then."""
+    for force in (True, False):
+        steps.clear()
+        first_run.ensure_archives(ARMS, here / "store", None, preset="quick", retrain=False, force=force)
+        assert ("--force" in next(words for words in steps if words[0] == "train")) == force
+
+
 def test_only_the_missing_arm_is_trained(here: Path, steps: list[tuple[str, ...]]) -> None:
     """The other archive stays as it is."""
     write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
-from maskserve.training.loader import Mapper, train_loader
+from maskserve.training.loader import Mapper, auto_workers, train_loader
 from maskserve.training.presets import ARMS, resolve_cfg
 
 
@@ -81,3 +82,35 @@ def test_a_missing_photo_is_named(records):
     records[0]["file_name"] = "/nowhere/panda.jpg"
     with pytest.raises(DataError, match=r"/nowhere/panda\.jpg"):
         Mapper(config(), records)(records[0])
+
+
+@pytest.mark.parametrize(
+    ("machine", "workers"),
+    [
+        ({"cached": True, "cores": 64, "gpu": True, "processes": 1}, 0),
+        ({"cached": False, "cores": 2, "gpu": False, "processes": 1}, 0),
+        ({"cached": False, "cores": 2, "gpu": True, "processes": 1}, 2),
+        ({"cached": False, "cores": 4, "gpu": False, "processes": 1}, 4),
+        ({"cached": False, "cores": 64, "gpu": True, "processes": 1}, 8),
+        ({"cached": False, "cores": 16, "gpu": True, "processes": 8}, 2),
+        ({"cached": False, "cores": 4, "gpu": True, "processes": 8}, 1),
+    ],
+)
+def test_workers_are_as_many_as_help_on_the_machine(machine: dict, workers: int):
+    assert auto_workers(**machine) == workers
+
+
+def test_a_batch_is_a_part_of_a_step(records):
+    batch = next(iter(train_loader(config("SOLVER.IMS_PER_BATCH", "4", "SOLVER.ACCUMULATE", "2"), records)))
+    assert len(batch) == 2
+
+
+def test_workers_give_the_same_photos_from_the_same_seed(records):
+    cfg = config("INPUT.CACHE_IMAGES", "False", "DATALOADER.NUM_WORKERS", "2", "INPUT.COLOR_JITTER", "0.3")
+    streams = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        streams.append([sample["image"] for batch in islice(train_loader(cfg, records), 3) for sample in batch])
+    first, second, other = streams
+    assert all(torch.equal(one, same) for one, same in zip(first, second, strict=True))
+    assert not all(torch.equal(one, another) for one, another in zip(first, other, strict=True))

@@ -45,6 +45,10 @@ def test_the_command_line_wins():
 @pytest.mark.parametrize(
     "overrides",
     [
+        ("SOLVER.ACCUMULATE", "3"),
+        ("SOLVER.ACCUMULATE", "0"),
+        ("SOLVER.PATIENCE", "-1"),
+        ("DATALOADER.NUM_WORKERS", "-2"),
         ("SOLVER.OPTIMIZER", "Lion"),
         ("INPUT.FORMAT", "YUV"),
         ("SOLVER.MAX_ITER", "0"),

@@ -1,0 +1,116 @@
+"""What `maskserve train` was asked to do for one arm, and the command line that says it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from maskserve.protos.errors import ConfigError
+from maskserve.training.presets import ARMS
+from maskserve.training.run_folder import RunFolder, working_folder
+
+BASE_LR = "SOLVER.BASE_LR"
+
+
+@dataclass(frozen=True)
+class Machines:
+    """One process a GPU, on one machine or on several with as many GPUs each."""
+
+    gpus: int = 1
+    """On each machine; 1 also stands for a machine without any."""
+    count: int = 1
+    rank: int = 0
+    """Which of the machines this one is; 0 leads and has the run folder."""
+    url: str = "auto"
+    """Where machine 0 listens: tcp://HOST:PORT."""
+
+    @property
+    def processes(self) -> int:
+        return self.gpus * self.count
+
+    def check(self) -> None:
+        """Raises ConfigError when these machines cannot find each other, or this one has too few GPUs."""
+        if not 0 <= self.rank < self.count:
+            raise ConfigError(f"--machine-rank {self.rank}: {self.count} machines have the ranks 0 to {self.count - 1}")
+        if self.count > 1 and not self.url.startswith("tcp://"):
+            raise ConfigError(
+                f"--dist-url {self.url}: with several machines name the address of machine 0 and a free port on it, "
+                "the same on all: --dist-url tcp://HOST:PORT"
+            )
+        found = torch.cuda.device_count()
+        if found < self.gpus and self.processes > 1:
+            there = "no GPU" if not found else "1 GPU" if found == 1 else f"{found} GPUs"
+            advice = f"ask for {found}" if found else "leave the options for several GPUs and machines away"
+            raise ConfigError(f"--num-gpus {self.gpus}: this machine has {there} that torch can use; {advice}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `maskserve train` was asked to do for one arm."""
+
+    backbone: str
+    data: Path
+    """A dataset folder or its train.json."""
+    preset: str = "standard"
+    init: str = "auto"
+    output: Path = Path("runs")
+    seed: int = 1
+    resume: bool = False
+    overrides: tuple[str, ...] = ()
+    deterministic: bool = False
+    force: bool = False
+    """Train on data in which `data check` finds errors."""
+    machines: Machines = Machines()
+
+    @property
+    def folder(self) -> Path:
+        """Where the complete run goes."""
+        return self.output / ARMS[self.backbone].model
+
+    @property
+    def run(self) -> RunFolder:
+        """Where it is trained."""
+        return working_folder(self.output, ARMS[self.backbone].model)
+
+    def check(self) -> None:
+        """Raises ConfigError for what cannot be done as asked, whatever the data."""
+        if self.backbone not in ARMS:
+            raise ConfigError(f"unknown backbone {self.backbone!r}; choose {' or '.join(ARMS)}")
+        if self.resume and set(self.overrides[::2]) - {BASE_LR}:
+            raise ConfigError(
+                f"a resumed training keeps its config, only {BASE_LR} may change; leave the other KEY VALUE pairs "
+                "away, or start anew without --resume"
+            )
+        self.machines.check()
+
+    def resume_command(self, rate: float | None = None) -> str:
+        """The command that goes on with this job's training, perhaps with another base rate."""
+        changed = [] if rate is None else [BASE_LR, f"{rate:g}"]
+        return _command(self, [*self._flags(), "--resume", *changed])
+
+    def restart_command(self, rate: float) -> str:
+        """The command that starts this job's training anew with another base rate."""
+        pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
+        kept = [word for key, value in pairs if key != BASE_LR for word in (key, value)]
+        started = ["--preset", self.preset, "--init", self.init, "--seed", str(self.seed)]
+        flags = [flag for flag, on in (("--deterministic", self.deterministic), ("--force", self.force)) if on]
+        return _command(self, [*started, *flags, *self._flags(), *kept, BASE_LR, f"{rate:g}"])
+
+    def _flags(self) -> list[str]:
+        machines = self.machines
+        several = ["--num-machines", str(machines.count), "--machine-rank", str(machines.rank)]
+        several += ["--dist-url", machines.url]
+        return [
+            *(["--num-gpus", str(machines.gpus)] if machines.gpus > 1 else []),
+            *(several if machines.count > 1 else []),
+        ]
+
+
+def _command(job: Job, words: Iterable[str]) -> str:
+    return shlex.join(
+        ["maskserve", "train", job.backbone, "--data", str(job.data), "--output", str(job.output), *words]
+    )
