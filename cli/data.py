@@ -125,7 +125,7 @@ def export_command(dataset: Path, output: Path, overwrite: bool, as_json: bool) 
         click.echo(json.dumps({**made, "warnings": warnings}, indent=2, ensure_ascii=False))
     click.echo(
         f"{plural(exported.photos, 'file')} with {plural(exported.shapes, 'polygon')} in {output}. "
-        f"Next: open them in labelme, then maskserve data import {output} -o dataset",
+        f"Next: correct them in labelme, then maskserve data import {output} -o dataset",
         err=as_json,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from maskserve.cli.main import main
 from tests.training.datasets.labelme_files import square, write_labelme
+from tests.training.datasets.via_files import polygon, write_via
 
 
 def _run(*words: object) -> Result:
@@ -65,6 +67,41 @@ def test_warnings_of_an_import_are_told_and_not_all_of_many(folder: Path, tmp_pa
     assert "and 2 more; see them all with --json" in result.stderr
 
 
+def test_the_commands_first_name_still_works_and_is_not_listed(folder: Path, tmp_path: Path) -> None:
+    result = _run("import-labelme", folder, "-o", tmp_path / "set")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "set/train.json").is_file()
+    assert "import-labelme" not in _run("--help").stdout
+
+
+def test_via_labels_are_imported_with_the_attribute_that_is_the_class(tmp_path: Path) -> None:
+    corners = [(1, 1), (30, 1), (30, 30)]
+    path = write_via(tmp_path / "via.json", {f"{n}.jpg": [polygon(corners, kind="cat", sex="f")] for n in range(5)})
+    refused = _run("import", path, "-o", tmp_path / "set")
+    assert refused.exit_code == 1
+    assert "kind (cat); sex (f)" in refused.stderr
+    imported = _run("import", path, "-o", tmp_path / "set", "--via-attribute", "kind", "--json")
+    assert json.loads(imported.stdout)["class_names"] == ["cat"]
+
+
+def test_a_dataset_goes_out_to_labelme_and_in_again(folder: Path, tmp_path: Path) -> None:
+    _run("import", folder, "-o", tmp_path / "set")
+    exported = _run("export", tmp_path / "set", "--format", "labelme", "-o", tmp_path / "labels")
+    assert exported.exit_code == 0, exported.output
+    again = f"maskserve data import {tmp_path / 'labels'} -o dataset"
+    assert exported.stdout.strip().endswith(
+        f"10 files with 10 polygons in {tmp_path / 'labels'}. Next: correct them in labelme, then {again}"
+    )
+    first, second = (
+        json.loads(_run("import", path, "-o", tmp_path / "again", "--json").stdout)
+        for path in (tmp_path / "set", tmp_path / "labels")
+    )
+    assert first == second
+    assert _run("export", tmp_path / "set", "-o", tmp_path / "labels").exit_code == 1
+    replaced = _run("export", tmp_path / "set", "-o", tmp_path / "labels", "--overwrite", "--json")
+    assert json.loads(replaced.stdout)["shapes"] == 10
+
+
 def test_check_exits_with_1_on_errors_and_names_file_and_shape(folder: Path) -> None:
     path = write_labelme(folder / "bad", [square("cat"), square("cat", points=[[1, 1], [2, 2]])])
     result = _run("check", folder)
@@ -98,6 +135,8 @@ def test_check_prints_json_for_machines(folder: Path) -> None:
         ("import", "nowhere"),
         ("import", "empty"),
         ("import", "broken"),
+        ("export", "nowhere", "-o", "labels"),
+        ("export", "broken", "-o", "labels"),
         ("check", "nowhere"),
         ("check", "empty"),
         ("show", "nowhere"),
@@ -137,6 +176,8 @@ def test_bad_input_ends_with_one_message_and_nothing_written(
         ("import",),
         ("import", "x", "--test-fraction", "2"),
         ("import", "x", "--test-fraction", "0.6", "--val-fraction", "0.6"),
+        ("export", "x"),
+        ("export", "x", "-o", "labels", "--format", "voc"),
         ("make-pandas", "x", "--train", "0"),
         ("show", "x", "--count", "0"),
         ("check", "x", "--fix"),
@@ -148,11 +189,18 @@ def test_a_wrong_command_line_exits_with_2(words: tuple[str, ...]) -> None:
     assert _run(*words).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["import", "check", "card", "show", "make-pandas"])
+@pytest.mark.parametrize("command", ["import", "export", "check", "card", "show", "make-pandas"])
 def test_help_has_an_example(command: str) -> None:
     result = _run(command, "--help")
     assert result.exit_code == 0
     assert f"maskserve data {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_the_docs_name_every_option(repo_root: Path, command: str) -> None:
+    text = (repo_root / "docs/data.md").read_text()
+    options = re.findall(r"--[a-z][a-z-]+", _run(command, "--help").stdout)
+    assert [option for option in options if option != "--help" and option not in text] == []
 
 
 def test_help_loads_neither_numpy_nor_torch() -> None:

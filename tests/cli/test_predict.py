@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from maskserve.cli.main import main
+from maskserve.cli.predict_output import LabelmeFolder
+from maskserve.client import Client
+from maskserve.imaging.masks import rle_iou
 from maskserve.protos import wire
+from maskserve.protos.types import MaskRle
+from maskserve.training.datasets.importing import ImportOptions, import_labels
 from tests.fakes.torchserve import FakeTorchServe
+from tests.labelme_loader import load_with_labelme
 
 
 @pytest.fixture
@@ -92,6 +100,81 @@ def test_json_lines_in_a_file(fake_torchserve: FakeTorchServe, photos: Path, tmp
     assert "mask_rle" not in lines[0]["instances"][0]
     assert len(lines[0]["instances"][0]["mask_polygons"][0]) > 8
     assert leftovers(tmp_path) == []
+
+
+def test_a_folder_of_labels_for_a_person_to_correct(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path
+) -> None:
+    """One labelme file a photo: the class is the label, the description has score and model, the photo stays."""
+    answer = run(fake_torchserve, photos, "--format", "labelme", "-o", tmp_path / "labels")
+    assert answer.exit_code == 0, answer.output
+    assert answer.stderr.splitlines()[-1] == f"2 photos answered, labels of 2 in {tmp_path / 'labels'}/"
+    files = sorted((tmp_path / "labels").iterdir())
+    assert [file.name for file in files] == ["a.json", "b.json"]
+    content = json.loads(files[1].read_text())
+    assert (content["imagePath"], content["imageHeight"], content["imageWidth"]) == ("../photos/b.png", 120, 80)
+    assert sorted({shape["label"] for shape in content["shapes"]}) == ["giant panda", "red panda"]
+    assert re.fullmatch(r"score 0\.\d\d, mask_rcnn_r50_fpn 1\.0", content["shapes"][0]["description"])
+
+
+def test_labelme_itself_loads_the_labels_and_data_import_takes_them(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path
+) -> None:
+    """Its own loader finds the photos and the outlines; beside the photos an import trains on them."""
+    run(fake_torchserve, photos, "--format", "labelme", "-o", photos)
+    loaded = load_with_labelme([photos / "a.json", photos / "b.json"])
+    assert [file["imagePath"] for file in loaded] == ["a.jpg", "b.png"]
+    assert all(len(shape["points"]) >= 3 for file in loaded for shape in file["shapes"])
+    imported = import_labels([photos], tmp_path / "dataset", ImportOptions(test_fraction=0))
+    assert imported.counts["train"] == {"giant panda": 2, "red panda": 2}
+    assert imported.warnings == ()
+
+
+def test_the_outlines_fill_to_the_masks_of_the_answer(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """IoU of each object's polygons with its mask is 0.97 or more, with a few points each."""
+    answer = json.loads(run(fake_torchserve, photos / "a.jpg", "--json").stdout)
+    run(fake_torchserve, photos / "a.jpg", "--format", "labelme", "-o", photos)
+    for instance in answer["instances"]:
+        shapes = json.loads((photos / "a.json").read_text())["shapes"]
+        flat = [[v for point in s["points"] for v in point] for s in shapes if s["label"] == instance["class_name"]]
+        drawn = coco_mask.merge(coco_mask.frPyObjects(flat, *instance["mask_rle"]["size"]))
+        assert (
+            rle_iou(MaskRle((80, 120), drawn["counts"].decode()), MaskRle((80, 120), instance["mask_rle"]["counts"]))
+            >= 0.97
+        )
+        assert sum(map(len, flat)) < 2 * 60
+
+
+def test_labels_that_are_there_are_kept_and_their_photos_not_even_asked_about(
+    fake_torchserve: FakeTorchServe, photos: Path
+) -> None:
+    """They may be a person's work; --overwrite replaces them."""
+    (photos / "a.json").write_text("a person's work")
+    answer = run(fake_torchserve, photos, "--format", "labelme", "-o", photos)
+    assert answer.exit_code == 0
+    assert (photos / "a.json").read_text() == "a person's work"
+    assert len(fake_torchserve.calls) == 1
+    assert answer.stderr.splitlines()[-1] == (
+        f"1 photo answered, labels of 1 in {photos}/, 1 kept as they were (--overwrite replaces them)"
+    )
+    run(fake_torchserve, photos, "--format", "labelme", "-o", photos, "--overwrite")
+    assert json.loads((photos / "a.json").read_text())["imagePath"] == "a.jpg"
+
+
+def test_labels_saved_while_the_photo_was_asked_about_are_kept(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """A person may save a file in labelme while predictions run."""
+    folder = LabelmeFolder(photos, [photos / "a.jpg"], overwrite=False)
+    (photos / "a.json").write_text("a person's work")
+    with Client(fake_torchserve.address) as client:
+        folder.keep(photos / "a.jpg", b"", client.predict((photos / "a.jpg").read_bytes(), model=wire.MODEL_R50))
+    assert (photos / "a.json").read_text() == "a person's work"
+    assert folder.finish() == "1 kept as they were (--overwrite replaces them)"
+
+
+@pytest.mark.parametrize("words", [(), ("-o", "x.png"), ("-o", "x.jsonl"), ("-o", "x", "--mask-format", "none")])
+def test_labels_need_a_folder_and_masks(fake_torchserve: FakeTorchServe, photos: Path, words: tuple[str, ...]) -> None:
+    """Anything else is a wrong command line."""
+    assert run(fake_torchserve, photos / "a.jpg", "--format", "labelme", *words).exit_code == 2
 
 
 def test_options_are_passed_on(fake_torchserve: FakeTorchServe, photos: Path) -> None:
@@ -176,13 +259,16 @@ def test_tokens(photos: Path, tmp_path: Path) -> None:
         assert run(server, photos / "a.jpg", "--token", "a", "--token-file", "b").exit_code == 2
 
 
-def test_the_command_needs_no_torch(fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path) -> None:
-    """A machine with the base install alone can ask: neither torch nor flask is loaded."""
-    arguments = ["predict", str(photos), "--address", fake_torchserve.address, "-o", str(tmp_path / "out")]
+@pytest.mark.parametrize("words", [(), ("--format", "labelme")])
+def test_the_command_needs_no_torch(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """A machine with the base install alone can ask: neither torch nor shapely nor flask is loaded."""
+    arguments = ["predict", str(photos), "--address", fake_torchserve.address, "-o", str(tmp_path / "out"), *words]
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom maskserve.cli.main import main\n"
         f"answer = CliRunner().invoke(main, {arguments!r})\n"
-        "print(answer.exit_code, sorted({'torch', 'flask', 'detectron2', 'matplotlib'} & set(sys.modules)))"
+        "print(answer.exit_code, sorted({'torch', 'flask', 'detectron2', 'matplotlib', 'shapely'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 []"

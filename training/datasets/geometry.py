@@ -12,12 +12,18 @@ from shapely.geometry import Polygon as ShapelyPolygon
 
 Polygon = list[tuple[float, float]]
 SMALLEST_AREA_PX = 1e-6
+DECIMALS = 2
+"""Coordinates are kept to a hundredth of a pixel; what has no area then never had one."""
 ROUND_CORNERS = 48
 """A circle or ellipse becomes a polygon of so many corners."""
 
 
+def rounded(outline: Iterable[tuple[float, float]]) -> Polygon:
+    return [(round(x, DECIMALS), round(y, DECIMALS)) for x, y in outline]
+
+
 def has_area(outline: Sequence[tuple[float, float]]) -> bool:
-    return len(outline) >= 3 and ShapelyPolygon(outline).convex_hull.area > SMALLEST_AREA_PX
+    return len(outline) >= 3 and ShapelyPolygon(rounded(outline)).convex_hull.area > SMALLEST_AREA_PX
 
 
 def bounding_box(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
@@ -42,15 +48,16 @@ def compressed(rle: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
 
 
 def clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:
-    """The parts of a polygon inside a photo of `size` (height, width) that have an area."""
+    """The parts of a polygon inside a photo of `size` (height, width) that have an area, rounded."""
     height, width = size
     if not has_area(outline):
         return []
+    outline = rounded(outline)
     if all(0 <= x <= width and 0 <= y <= height for x, y in outline):
         return [outline]
     cut = shapely.make_valid(ShapelyPolygon(outline)).intersection(shapely.box(0, 0, width, height))
     parts = shapely.get_parts(shapely.get_parts(cut))
-    return [list(p.exterior.coords)[:-1] for p in parts if p.geom_type == "Polygon" and p.area > SMALLEST_AREA_PX]
+    return [o for p in parts if p.geom_type == "Polygon" and has_area(o := rounded(p.exterior.coords[:-1]))]
 
 
 def clip_all(outlines: Iterable[Polygon], size: tuple[int, int]) -> tuple[Polygon, ...]:
@@ -84,8 +91,8 @@ def rle_geometry(rle: Mapping[str, Any], *, crowd: bool) -> dict[str, Any]:
 
 def coco_geometry(polygons: Sequence[Polygon], size: tuple[int, int]) -> dict[str, Any]:
     """`segmentation`, `bbox` (XYWH px), `area` (px, overlaps once) and `iscrowd` of one object."""
-    flat = [[round(v, 2) for point in outline for v in point] for outline in polygons]
+    flat = [[v for point in rounded(outline) for v in point] for outline in polygons]
     xs, ys = [x for p in flat for x in p[::2]], [y for p in flat for y in p[1::2]]
     area_px = int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(flat, *size))))
-    bbox = [round(v, 2) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
+    bbox = [round(v, DECIMALS) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
     return {"segmentation": flat, "bbox": bbox, "area": area_px, "iscrowd": 0}

@@ -121,7 +121,7 @@ def _class_names(examples: Iterable[Example], files: Iterable[LabelFile], labels
         for instance in example.instances:
             places.setdefault(instance.label, example.where(instance))
     if not places:
-        raise DataError("no photo has a labelled polygon; draw some in labelme first.")
+        raise DataError("no photo has a labelled polygon; draw some first.")
     if labels is None:
         declared = (name for file in files for name in file.class_names)
         return tuple(dict.fromkeys([*declared, *sorted(places)]))

@@ -71,9 +71,9 @@ def _by_path(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Source]]]:
         if not path.exists():
             raise DataError(f"{path} does not exist; name a folder or a file with labelme, COCO or VIA labels.")
     named = [path.name if path.is_dir() else stated_split(path) for path in paths]
-    keep_names = all(name in SPLITS for name in named) and "train" in named
-    for path, name in zip(paths, named, strict=True):
-        yield path, list(_in_folder(path, name if keep_names else None) if path.is_dir() else _named(path, name))
+    stated = named if "train" in named and all(name in SPLITS for name in named) else [None] * len(named)
+    for path, split in zip(paths, stated, strict=True):
+        yield path, list(_in_folder(path, split) if path.is_dir() else _named(path, split))
 
 
 def _named(file: Path, split: str | None) -> Iterator[Source]:

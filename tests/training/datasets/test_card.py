@@ -20,9 +20,7 @@ def _labelled(folder: Path) -> Path:
     wide, other, high = photo_bytes((100, 200)), photo_bytes((100, 200), seed=2), photo_bytes((100, 100), seed=1)
     shapes = [square("cat", 10, 10, 20), square("cat", 50, 10, 50), square("<dog>", 0, 0, 100)]
     write_labelme(folder / "train/a", shapes, size=(100, 200), photo=wide)
-    write_labelme(
-        folder / "train/b", [square("cat", 10, 10, 20)], size=(100, 200), photo=photo_bytes((100, 200), seed=2)
-    )
+    write_labelme(folder / "train/b", [square("cat", 10, 10, 20)], size=(100, 200), photo=other)
     write_labelme(folder / "test/c", [], size=(100, 100), photo=high)
     return folder
 
