@@ -108,7 +108,7 @@ def test_check_exits_with_1_on_errors_and_names_file_and_shape(folder: Path) -> 
     assert result.exit_code == 1
     assert f"error: {path}, shape 1: " in result.stdout
     assert result.stdout.strip().endswith(
-        "11 photos checked: 1 error, 0 warnings. Correct the errors, then check again."
+        "11 photos checked: 1 error, 2 warnings. Correct the errors, then check again."
     )
 
 
@@ -116,7 +116,7 @@ def test_check_exits_with_0_on_warnings(folder: Path) -> None:
     write_labelme(folder / "none", [])
     result = _run("check", folder)
     assert result.exit_code == 0
-    assert "0 errors, 1 warning." in result.stdout
+    assert "0 errors, 3 warnings." in result.stdout
 
 
 def test_check_prints_json_for_machines(folder: Path) -> None:
@@ -124,7 +124,8 @@ def test_check_prints_json_for_machines(folder: Path) -> None:
     result = _run("check", folder, "--json")
     report = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert (report["photos"], report["errors"], report["warnings"]) == (11, 1, 1)
+    assert (report["photos"], report["errors"], report["warnings"]) == (11, 1, 3)
+    assert report["codes"] == {"class-imbalance": 2, "empty-polygon": 1, "no-labels": 1}
     assert report["findings"][0]["file"] == str(path)
 
 
@@ -143,6 +144,11 @@ def test_check_prints_json_for_machines(folder: Path) -> None:
         ("make-pandas", "broken"),
         ("import", "good", "--labels", "nowhere.txt"),
         ("check", "good", "--labels", "empty.txt"),
+        ("check", "good", "--fix", "-o", "good"),
+        ("check", "good", "--fix", "-o", "broken"),
+        ("check", "nowhere", "--fix", "-o", "fixed"),
+        ("card", "nowhere"),
+        ("card", "broken"),
     ],
 )
 def test_bad_input_ends_with_one_message_and_nothing_written(
@@ -174,13 +180,16 @@ def test_bad_input_ends_with_one_message_and_nothing_written(
         ("export", "x", "-o", "labels", "--format", "voc"),
         ("make-pandas", "x", "--train", "0"),
         ("show", "x", "--count", "0"),
+        ("check", "x", "--fix"),
+        ("check", "x", "-o", "y"),
+        ("check", "x", "y", "--fix", "-o", "z"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(words: tuple[str, ...]) -> None:
     assert _run(*words).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["import", "export", "check", "show", "make-pandas"])
+@pytest.mark.parametrize("command", ["import", "export", "check", "card", "show", "make-pandas"])
 def test_help_has_an_example(command: str) -> None:
     result = _run(command, "--help")
     assert result.exit_code == 0
@@ -197,3 +206,47 @@ def test_the_docs_name_every_option(repo_root: Path, command: str) -> None:
 def test_help_loads_neither_numpy_nor_torch() -> None:
     code = "import maskserve.cli.data, sys; print([m for m in ('numpy', 'torch', 'cv2', 'rich') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_check_repairs_into_a_new_folder_and_says_what_is_left(folder: Path, tmp_path: Path) -> None:
+    tie = square("caat", points=[[10, 10], [30, 30], [30, 10], [10, 30]])
+    path = write_labelme(folder / "bad", [tie, square("zebra")])
+    (tmp_path / "labels.csv").write_text("label,class\nkitten,cat\ndog,dog\n")
+    before = path.read_bytes()
+    result = _run("check", folder, "--labels", tmp_path / "labels.csv", "--fix", "-o", tmp_path / "fixed")
+    assert result.exit_code == 1
+    assert f"repaired: 1 × self-intersecting, first {path}, shape 0: " in result.stdout
+    assert "repaired: 1 × unknown-label, first" in result.stdout
+    assert f"2 repairs, written to {tmp_path / 'fixed'}; {folder} is as it was. Left for a person:" in result.stdout
+    assert f"error: {tmp_path / 'fixed/bad.json'}, shape 2: the label 'zebra' is not in the label list" in result.stdout
+    assert result.stdout.strip().endswith("Correct the errors, then check again.")
+    assert path.read_bytes() == before
+    labels = [shape["label"] for shape in json.loads((tmp_path / "fixed/bad.json").read_text())["shapes"]]
+    assert labels == ["cat", "cat", "zebra"]
+
+
+def test_repairs_are_told_as_json_for_machines(folder: Path, tmp_path: Path) -> None:
+    write_labelme(folder / "bad", [square("cat"), square("cat", 300)])
+    result = _run("check", folder, "--fix", "-o", tmp_path / "fixed", "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["errors"], report["output"]) == (0, 0, str(tmp_path / "fixed"))
+    assert [(change["code"], change["shape"]) for change in report["changes"]] == [("outside-image", 1)]
+    assert report["codes"] == {"class-imbalance": 2}
+
+
+def test_a_label_table_merges_classes_on_import(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").write_text("cat: animal\ndog: animal\n")
+    words = ("import", folder, "-o", tmp_path / "set", "--json", "--labels", tmp_path / "labels.yaml")
+    assert json.loads(_run(*words).stdout)["instances"] == {"train": {"animal": 8}, "test": {"animal": 2}}
+
+
+def test_a_data_card_is_one_page_and_json(folder: Path, tmp_path: Path) -> None:
+    words = ("--title", "Pets", "--source", "our garden", "--licence", "CC BY 4.0", "--json")
+    result = _run("card", folder, "-o", tmp_path / "new/card.html", *words)
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["title"], told["objects"]["cat"]) == ("Pets", {"all": 5})
+    page = (tmp_path / "new/card.html").read_text()
+    for word in ("<title>Pets: data card</title>", "our garden", "CC BY 4.0", "data:image/jpeg;base64,"):
+        assert word in page
+    assert result.stderr.strip().startswith(f"{tmp_path / 'new/card.html'}: the card of 10 photos.")

@@ -16,7 +16,13 @@ from typing import Any
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets import labelme
 from maskserve.training.datasets.check_balance import imbalance_findings, tiny_findings
-from maskserve.training.datasets.check_coco import annotation_findings, coco_things, id_findings, size_findings
+from maskserve.training.datasets.check_coco import (
+    annotation_findings,
+    box_findings,
+    coco_things,
+    id_findings,
+    size_findings,
+)
 from maskserve.training.datasets.check_labelme import labelme_things, photo_findings, shape_findings
 from maskserve.training.datasets.check_labels import label_findings
 from maskserve.training.datasets.coco import manifest_files, read_coco
@@ -197,6 +203,7 @@ def _check_image(
     except DataError as error:
         ledger.findings.append(Finding("error", "unreadable-photo", where, f"{error}; replace it"))
     ledger.findings += annotation_findings(image, annotations, names, manifest.path)
+    ledger.findings += box_findings(image, annotations, names, manifest.path)
     ledger.labels += (
         (Where(str(manifest.path), int(a["id"]), "annotation"), names[a["category_id"]]) for a in annotations
     )

@@ -49,7 +49,6 @@ def annotation_findings(
         else:
             for polygon in segmentation:
                 yield from polygon_findings(pairs(polygon), size, where, label)
-            yield from _box_findings(annotation, size, where, label)
 
 
 def _rle_findings(rle: Mapping[str, Any], size: tuple[int, int], where: Where, label: str) -> Iterator[Finding]:
@@ -61,12 +60,18 @@ def _rle_findings(rle: Mapping[str, Any], size: tuple[int, int], where: Where, l
         yield Finding("error", "empty-polygon", where, f"the mask of {label!r} is empty; delete it")
 
 
-def _box_findings(annotation: Mapping[str, Any], size: tuple[int, int], where: Where, label: str) -> Iterator[Finding]:
-    box = wrong_box(annotation, size)
-    if box is not None:
-        stated, reached = ([round(v) for v in values] for values in (annotation["bbox"], box))
-        text = f"the box of {label!r} is {stated}, its polygons reach over {reached} (x, y, width, height)"
-        yield Finding("warning", "box-mismatch", where, f"{text}; make them agree")
+def box_findings(
+    image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], names: Mapping[int, str], file: Path
+) -> Iterator[Finding]:
+    """Stated boxes that are others than those of the polygons; for a training, as an import makes boxes anew."""
+    size = int(image["height"]), int(image["width"])
+    for annotation in annotations:
+        box = wrong_box(annotation, size)
+        if box is not None:
+            stated, reached = ([round(v) for v in values] for values in (annotation["bbox"], box))
+            label, where = names[annotation["category_id"]], Where(str(file), int(annotation["id"]), "annotation")
+            text = f"the box of {label!r} is {stated}, its polygons reach over {reached} (x, y, width, height)"
+            yield Finding("warning", "box-mismatch", where, f"{text}; make them agree")
 
 
 def wrong_box(annotation: Mapping[str, Any], size: tuple[int, int]) -> Sequence[float] | None:
@@ -74,7 +79,9 @@ def wrong_box(annotation: Mapping[str, Any], size: tuple[int, int]) -> Sequence[
 
     One head learns from the box, the other from the polygons.
     """
-    outlines = [outline for outline in map(pairs, annotation["segmentation"]) if has_area(outline)]
+    segmentation = annotation.get("segmentation")
+    polygons = segmentation if isinstance(segmentation, list) else []
+    outlines = [outline for outline in map(pairs, polygons) if has_area(outline)]
     if not outlines:
         return None
     box = bounding_box(outlines)

@@ -28,7 +28,7 @@ from maskserve.training.datasets.survey import Photo
 Words = NDArray[np.uint64]
 
 NEAR_BITS = 72
-"""Of 256. Different photos of the kit differ in 86 bits or more, the nearest of 52,003 pairs; chance gives 128."""
+"""Of 256. Different photos of the kit differ in 84 bits or more, the nearest of 52,003 pairs; chance gives 128."""
 _SIDE = 16
 _THUMBNAIL_PX = 128
 _CUTS = ((0, 1), (0, 0.9), (0.1, 1), (0.05, 0.95)), ((0, 0.8), (0.1, 0.9), (0.2, 1))

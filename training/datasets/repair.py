@@ -68,7 +68,7 @@ def repair(outline: Polygon, size: tuple[int, int]) -> Repaired:
 
 def _without_repeats(outline: Polygon) -> Polygon:
     """Without points that equal the one before, the first one's being the last."""
-    kept = [point for before, point in pairwise([None, *outline]) if point != before]
+    kept = outline[:1] + [point for before, point in pairwise(outline) if point != before]
     return kept[:-1] if len(kept) > 1 and kept[0] == kept[-1] else kept
 
 
