@@ -34,7 +34,7 @@ def render_page(comparison: Comparison, galleries: Sequence[Gallery]) -> str:
         "percent": percent_text,
         "chance": chance_text,
         "big": big_text,
-        "mib": mib_text,
+        "mb": mb_text,
         "ms": ms_text,
         "base64": lambda data: b64encode(data).decode("ascii"),
         "row_name": row_name,
@@ -132,8 +132,8 @@ def big_text(value: float) -> str:
     return f"{value:.0f}"
 
 
-def mib_text(value: int) -> str:
-    return f"{value / 2**20:.0f} MiB" if value >= 10 * 2**20 else f"{value / 2**20:.1f} MiB"
+def mb_text(value: int) -> str:
+    return f"{value / 1e6:.0f} MB" if value >= 100e6 else f"{value / 1e6:.1f} MB"
 
 
 def ms_text(value: float) -> str:

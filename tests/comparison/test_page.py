@@ -64,7 +64,7 @@ def test_the_verdict_comes_first_and_whole(read: Read):
     assert len(read.all("h1")) == 1
     assert SENTENCE in read.text
     verdict = read.text[: read.text.index("What was compared Accuracy")]
-    for number in ("51.3", "47.2", "+4.1 [+1.2, +7.3]", "310 ms", "106 ms", "2.93 [2.81, 3.07]", "12.4 M", "668 MiB"):
+    for number in ("51.3", "47.2", "+4.1 [+1.2, +7.3]", "310 ms", "106 ms", "2.93 [2.81, 3.07]", "12.4 M", "700 MB"):
         assert number in verdict.replace(" ]", "]"), number
     assert make_comparison().verdict.reasons[0] in verdict
 
