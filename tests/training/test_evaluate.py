@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskserve.cli.evaluate import _table
 from maskserve.modeling.predictor import Prediction, StageTimes
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
@@ -74,3 +75,40 @@ def test_a_photo_of_another_size_than_its_labels_is_named(pandas: Path):
     record = {**dataset_dicts(load_dataset(pandas).train)[0], "height": 7}
     with pytest.raises(DataError, match=r"labels are for \(7"):
         read_photo(record)
+
+
+def test_classes_keep_their_ap_when_their_ids_are_out_of_order_and_a_label_has_id_0(pandas: Path, tmp_path: Path):
+    content = json.loads((pandas / "train.json").read_text())
+    ids = {category["id"]: 90 - category["id"] for category in content["categories"]}
+    for category in content["categories"]:
+        category["id"] = ids[category["id"]]
+    for number, annotation in enumerate(content["annotations"]):
+        annotation.update(id=number, category_id=ids[annotation["category_id"]])
+    for image in content["images"]:
+        image["file_name"] = str((pandas / image["file_name"]).resolve())
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    original, renumbered = load_dataset(pandas).train, load_dataset(tmp_path).train
+    assert list(ids.values()) == sorted(ids.values(), reverse=True)
+    expected = evaluate(OneClass(original), original, split="train")
+    found = evaluate(OneClass(renumbered), renumbered, split="train")
+    assert found.box.per_class == expected.box.per_class
+    assert list(found.box.per_class.values()) == [100, 0]
+
+
+class OneClass(Labels):
+    """Answers with the labels of the first class only."""
+
+    def __call__(self, images):
+        (found,), times = super().__call__(images)
+        keep = found.class_ids == 0
+        arrays = (found.boxes_xyxy, found.scores, found.class_ids, found.mask_probs)
+        return [Prediction(found.size, *(array[keep] for array in arrays))], times
+
+
+def test_ap_by_size_is_kept_and_shown(pandas: Path):
+    manifest = load_dataset(pandas).train
+    found = evaluate(Labels(manifest), manifest, split="train")
+    assert set(found.box.per_size) == {"small", "medium", "large"}
+    assert 100 in found.box.per_size.values()
+    shown = next(line for line in _table(found).splitlines() if line.startswith("large objects"))
+    assert ("–" in shown) is (found.mask.per_size["large"] is None)
