@@ -244,7 +244,7 @@ def test_data_with_errors_is_refused_unless_forced(pandas: Path, tmp_path: Path)
     assert "has 6 errors, so no training starts" in lines[0]
     assert "annotation" in lines[1]
     assert lines[4] == "  … and 3 more"
-    assert lines[5] == f"fix with `maskserve data check {data} --fix` or go on with --force"
+    assert lines[5] == f"fix with `maskserve data check {data} --fix -o FOLDER` or go on with --force"
     assert not (tmp_path / "runs").exists()
     told = Recorder()
     done = train(replace(job(data, tmp_path / "runs"), force=True), told)
