@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from maskserve.cli.train import BACKBONES
+from maskserve.cli.train import BACKBONES, PRESETS
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Show a network's parts, parameters and FLOPs.")
 @click.argument("target", metavar=f"RUN|{'|'.join(BACKBONES)}")
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
-@click.option(
-    "--preset", default="standard", show_default=True, type=click.Choice(["quick", "standard"]), help="Of an arm."
-)
+@click.option("--preset", default="standard", show_default=True, type=click.Choice(PRESETS), help="Of an arm.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 def model(target: str, overrides: tuple[str, ...], preset: str, as_json: bool) -> None:
     """Show what the network of RUN, or of an arm that is still to be trained, is made of and costs.

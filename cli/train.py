@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maskserve.training.job import Job
 
 BACKBONES = ("resnet50", "mobilenetv2")
+PRESETS = ("quick", "standard", "best")
 PLAIN_PERIOD = 20
 """Steps between two lines where there is no terminal to draw a bar on."""
 
@@ -26,7 +27,7 @@ PLAIN_PERIOD = 20
 @click.argument("backbone", type=click.Choice([*BACKBONES, "all"]))
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder with train.json.")
-@click.option("--preset", default="standard", show_default=True, type=click.Choice(["quick", "standard"]))
+@click.option("--preset", default="standard", show_default=True, type=click.Choice(PRESETS))
 @click.option(
     "--init", default="auto", show_default=True, metavar="auto|coco|imagenet|none|FILE", help="Initial weights."
 )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maskserve.cli.train import PRESETS
+
 if TYPE_CHECKING:
     from maskserve.cli.torchserve_process import TorchServe
     from maskserve.gateway.settings import Settings
@@ -23,7 +25,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command(short_help="Train what is missing, then serve both arms and the gateway.")
 @click.option("--data", type=FOLDER, help="Your photos: a labelme folder, or a dataset folder. Default: drawn pandas.")
-@click.option("--preset", default="quick", show_default=True, help="How long to train, where there is no archive yet.")
+@click.option(
+    "--preset",
+    default="quick",
+    show_default=True,
+    type=click.Choice(PRESETS),
+    help="How long to train, where there is no archive yet.",
+)
 @click.option("--force", is_flag=True, help="Train although `data check` finds errors.")
 @click.option("--retrain", is_flag=True, help="Train anew although there are archives.")
 @click.option("--config", default="maskserve.toml", show_default=True, type=FILE, help="The gateway's settings.")

@@ -21,7 +21,7 @@ from maskserve.protos import wire
 from maskserve.protos.errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "configs"
-PRESETS = ("quick", "standard")
+PRESETS = ("quick", "standard", "best")
 
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("SOLVER.OPTIMIZER", lambda name: name in ("SGD", "AdamW"), "choose SGD or AdamW"),

@@ -134,7 +134,7 @@ def find_weights(
 def _best_available(
     arm: Arm, backbone: str, preset: str, say: Callable[[str], None], on_bytes: Callable[[int, int], None]
 ) -> InitialWeights:
-    for kind in ("coco", "imagenet") if preset == "standard" else ("imagenet",):
+    for kind in ("coco", "imagenet") if preset != "quick" else ("imagenet",):
         if backbone not in PUBLISHED[kind]:
             continue
         try:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from maskserve.cli import train as cli_train
 from maskserve.modeling.config import load_cfg
 from maskserve.protos.errors import ConfigError
 from maskserve.training.presets import ARMS, CONFIGS, PRESETS, resolve_cfg
@@ -22,6 +23,11 @@ def test_both_arms_have_the_same_schedule_and_images(preset: str):
     assert one.SOLVER == other.SOLVER
     assert one.INPUT == other.INPUT
     assert one.SEED == other.SEED == 7
+
+
+def test_the_command_line_offers_every_preset_and_arm():
+    assert cli_train.PRESETS == PRESETS
+    assert tuple(ARMS) == cli_train.BACKBONES
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
