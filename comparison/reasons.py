@@ -121,8 +121,7 @@ def _power(statistics: Statistics, accurate: Accuracy, gap: Gap) -> str:
     least = points(detectable(standard_error(gap.low, gap.high)))
     text = (
         f"These {statistics.image_count:,} photos show a difference of {least} mask AP points or more in four cases of "
-        "five (95 % interval, 80 % power, normal approximation from the bootstrap's standard error: n × ((z₀.₉₇₅ + "
-        "z₀.₈) · se / |difference|)²; Chow, Shao and Wang, Sample Size Calculations in Clinical Research, ch. 3)."
+        "five (95 % interval, 80 % power)."
     )
     if accurate.case != "open":
         return text
