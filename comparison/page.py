@@ -5,6 +5,7 @@ page.html (Jinja2, escapes all text) ◀─ plots.py, pictures.py, cautions.py; 
 
 from __future__ import annotations
 
+import re
 import shlex
 from base64 import b64encode
 from collections.abc import Sequence
@@ -15,11 +16,13 @@ from markupsafe import Markup
 
 from maskserve.comparison.cautions import cautions
 from maskserve.comparison.pictures import Gallery
-from maskserve.comparison.plots import Plot, ahead, draw_curves, draw_plots, row_name
+from maskserve.comparison.plots import Plot, ahead, as_file, draw_curves, draw_plots, row_name
 from maskserve.comparison.results import ALL_CLASSES, ARM_NAMES, ArmName, Comparison, Confusion, Kind, Row
 
 TEMPLATES = Path(__file__).parent / "templates"
 MINUS = "−"
+_FILE_NAME = re.compile(r"[^\w.-]+")
+"""What a class name may hold and a file name should not."""
 
 
 def render_page(comparison: Comparison, galleries: Sequence[Gallery]) -> str:
@@ -55,6 +58,16 @@ def render_page(comparison: Comparison, galleries: Sequence[Gallery]) -> str:
         confusion=confusion_rows(comparison.statistics.confusion),
         command=command_line(comparison),
     )
+
+
+def plot_files(comparison: Comparison) -> dict[str, str]:
+    """The page's plots as SVG files: name ─▶ content, in the colours of the light page."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    colours = style[style.index(":root") : style.index("}") + 1]
+    curves = enumerate(draw_curves(comparison.statistics.mask))
+    named = {f"curve_{index}_{_FILE_NAME.sub('_', name) or 'all'}": plot for index, (name, plot) in curves}
+    plots = draw_plots(comparison) | named
+    return {f"{name}.svg": as_file(plot, colours) for name, plot in plots.items()}
 
 
 def _safe(plot: Plot) -> tuple[Markup, str]:

@@ -2,7 +2,7 @@
 
     Comparison ─▶ matplotlib ─▶ SVG ─▶ without prolog, metadata and namespaces; ids made unique ─▶ Plot
 
-Arm a is blue, solid, a circle; arm b is orange, dashed, a square: everywhere, and told apart without colours too.
+Arm a is violet, solid, a circle; arm b is green, dashed, a square: everywhere, and told apart without colours too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -94,6 +95,18 @@ def draw_curves(kind: Kind) -> list[tuple[str, Plot]]:
         )
         for index, name in enumerate(shown)
     ]
+
+
+def as_file(plot: Plot, style: str) -> str:
+    """An SVG file of its own, for a report.
+
+    Args:
+        style: CSS that gives `:root` the page's colours, as variables.
+    """
+    svg = plot.svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" role="img"', 1)
+    start = svg.index(">") + 1
+    paper = "svg { background: var(--card); color: var(--ink); }"
+    return f"{svg[:start]}<title>{escape(plot.text)}</title><style>{style} {paper}</style>{svg[start:]}\n"
 
 
 def row_name(row: Row) -> str:

@@ -1,7 +1,7 @@
-"""Two runs, one split of labelled photos ─▶ the comparison, on disk as a page, JSON and both arms' answers.
+"""Two runs, one split of labelled photos ─▶ the comparison, on disk as a page, JSON, plots and answers.
 
     load, check ─▶ package (sizes, digests) ─▶ predict ─▶ statistics ─▶ cost ─▶ [served] ─▶ verdict
-                                               comparison.html, comparison.json, detections ◀──┘
+                                               comparison.html, comparison.json, plots, detections ◀──┘
 
 Everything appears in the output folder together, or nothing does.
 """
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from maskserve.comparison.arms import Arm, open_arms, short_names
 from maskserve.comparison.cost import measure_cost
-from maskserve.comparison.page import render_page
+from maskserve.comparison.page import plot_files, render_page
 from maskserve.comparison.pictures import Gallery, draw_galleries
 from maskserve.comparison.results import ArmName, Comparison
 from maskserve.comparison.served import Server, check_server, measure_served
@@ -34,7 +34,7 @@ from maskserve.training.package import Package, package_run
 from maskserve.training.run_folder import versions
 
 Results = list[dict[str, Any]]
-PAGE, VALUES = "comparison.html", "comparison.json"
+PAGE, VALUES, PLOTS = "comparison.html", "comparison.json", "plots"
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,15 @@ def _answers(arm: Arm, manifest: Manifest, records: list[Record], progress: Prog
 
 
 def write(folder: Path, comparison: Comparison, galleries: list[Gallery], results: Mapping[ArmName, Results]) -> None:
-    """The page, the JSON and the answers, all or none."""
+    """The page, the JSON, the plots and the answers, all or none."""
     page = render_page(comparison, galleries)
+    plots = plot_files(comparison)
     with landing(folder) as staged:
         (staged / PAGE).write_text(page, encoding="utf-8")
         (staged / VALUES).write_text(to_json(comparison), encoding="utf-8")
+        (staged / PLOTS).mkdir()
+        for name, svg in plots.items():
+            (staged / PLOTS / name).write_text(svg, encoding="utf-8")
         for arm, found in results.items():
             (staged / f"detections_{arm}.json.gz").write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
 

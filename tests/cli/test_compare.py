@@ -37,7 +37,7 @@ def test_a_comparison_from_end_to_end(compared: tuple[Result, Path], pandas: Pat
     done, folder = compared
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in folder.iterdir()) == [
-        "comparison.html", "comparison.json", "detections_a.json.gz", "detections_b.json.gz",
+        "comparison.html", "comparison.json", "detections_a.json.gz", "detections_b.json.gz", "plots",
     ]  # fmt: skip
     value: dict[str, Any] = json.loads(done.stdout)
     assert value == json.loads((folder / "comparison.json").read_text())

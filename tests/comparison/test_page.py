@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from maskserve.comparison.cautions import cautions
-from maskserve.comparison.page import chance_text, command_line, confusion_rows, render_page, signed_text
+from maskserve.comparison.page import chance_text, command_line, confusion_rows, plot_files, render_page, signed_text
 from maskserve.comparison.plots import PLACEHOLDERS
 from tests.comparison.made import CLASSES, HOSTILE, SENTENCE, make_comparison, make_galleries
 
@@ -99,6 +101,17 @@ def test_plots_take_the_pages_colours(page: str):
     for placeholder, variable in PLACEHOLDERS.items():
         assert placeholder not in page
         assert f": {variable}" in page
+
+
+def test_plots_are_files_of_their_own_too():
+    """Well-formed SVG that brings every colour it names, and no class name becomes a path."""
+    files = plot_files(make_comparison())
+    assert {"forest_mask.svg", "speed.svg", "curve_0_all.svg"} <= set(files)
+    for name, svg in files.items():
+        assert Path(name).name == name
+        root = ElementTree.fromstring(svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert set(re.findall(r"var\((--\w+)\)", svg)) <= set(re.findall(r"(--\w+):", svg))
 
 
 def test_links_lead_somewhere_and_no_id_is_there_twice(read: Read):
