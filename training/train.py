@@ -41,6 +41,9 @@ from maskserve.training.steps import OUTCOME, SETUP, Outcome, run_steps
 from maskserve.training.validation import split
 from maskserve.training.weights import find_weights, load_into
 
+ANCHORS = frozenset({"MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"})
+"""Given on the command line they are not fitted."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -117,7 +120,7 @@ def _prepare(job: Job, dataset: Dataset, progress: Progress, on_bytes: Callable[
         arm, backbone, job.init, job.preset, say=progress.note, on_bytes=on_bytes or (lambda *_: None)
     )
     cfg = resolve(recipe=weights.recipe, recipe_values=weights.recipe_values)
-    if cfg.MODEL.ANCHOR_GENERATOR.FIT:
+    if cfg.MODEL.ANCHOR_GENERATOR.FIT and not ANCHORS.intersection(job.overrides[::2]):
         cfg = fit_anchors(cfg, split(dataset).records, say=progress.note)
     _check_share(cfg, job)
     seed_all_rng(job.seed)

@@ -93,20 +93,35 @@ def test_anchors_of_another_form_are_refused():
         fit_anchors(cfg, [record(128, 128, (60, 60))], say=lambda _text: None)
 
 
+class Notes(Quiet):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def trained_anchors(data: Path, output: Path, *more: str):
+    """ANCHOR_GENERATOR of the config that a training of one step leaves, and whether it says that it fitted."""
+    keys = "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 1 MODEL.DEVICE cpu"
+    overrides = (*keys.split(), "MODEL.ANCHOR_GENERATOR.FIT", "True", *more)
+    progress = Notes()
+    done = train(Job("mobilenetv2", data, "quick", "none", output, overrides=overrides), progress)
+    written = yaml.safe_load((done.run.path / "config.yaml").read_text())["MODEL"]["ANCHOR_GENERATOR"]
+    return written, any(note.startswith("anchors fitted to") for note in progress.notes)
+
+
 @pytest.mark.training
 def test_a_training_writes_the_fitted_anchors_into_its_config(pandas: Path, tmp_path: Path):
-    class Notes(Quiet):
-        def __init__(self) -> None:
-            self.notes = []
-
-        def note(self, text: str) -> None:
-            self.notes.append(text)
-
-    keys = "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 1 MODEL.DEVICE cpu"
-    overrides = (*keys.split(), "MODEL.ANCHOR_GENERATOR.FIT", "True")
-    progress = Notes()
-    done = train(Job("mobilenetv2", pandas, "quick", "none", tmp_path, overrides=overrides), progress)
-    assert any(note.startswith("anchors fitted to") for note in progress.notes)
-    written = yaml.safe_load((done.run.path / "config.yaml").read_text())["MODEL"]["ANCHOR_GENERATOR"]
+    written, fitted = trained_anchors(pandas, tmp_path)
+    assert fitted
     assert written["SIZES"] != [[16], [32], [64], [128]]
     assert [len(sizes) for sizes in written["SIZES"]] == [1] * 4
+
+
+@pytest.mark.training
+def test_anchors_of_the_command_line_are_not_fitted(pandas: Path, tmp_path: Path):
+    """The presets fit; whoever names sizes wants these."""
+    written, fitted = trained_anchors(pandas, tmp_path, "MODEL.ANCHOR_GENERATOR.SIZES", "[[12], [24], [48], [96]]")
+    assert not fitted
+    assert written["SIZES"] == [[12], [24], [48], [96]]
