@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskserve.training import train as training
+from maskserve.training import steps as training_steps
 from maskserve.training.ema import WeightAverage, warm_decay
 from maskserve.training.hooks import Quiet
 from maskserve.training.run_folder import working_folder
@@ -81,8 +81,10 @@ def test_a_training_keeps_the_average_and_a_stopped_one_resumes_it(pandas: Path,
     assert (stopped["n_averaged"], last["step"]) == (2, 1)  # stopped in the hooks of step 2, which is done again
 
     trainers = []
-    build = training.build_trainer
-    monkeypatch.setattr(training, "build_trainer", lambda *a, **k: trainers.append(build(*a, **k)) or trainers[-1])
+    build = training_steps.build_trainer
+    monkeypatch.setattr(
+        training_steps, "build_trainer", lambda *a, **k: trainers.append(build(*a, **k)) or trainers[-1]
+    )
     done = train(Job("mobilenetv2", pandas, "quick", "none", tmp_path, resume=True))
     kept, latest = torch.load(done.run.weights, weights_only=True), trainers[0].model.state_dict()
     name = "roi_heads.box_head.fc1.weight"

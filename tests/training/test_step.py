@@ -52,16 +52,20 @@ def gradients_of(batches: list[list[dict[str, Any]]]) -> dict[str, torch.Tensor]
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest distance of a parameter's gradient, as a share of its length."""
+    return max(float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected)
+
+
 def test_accumulated_gradients_are_those_of_the_big_batch() -> None:
     """Four photos at once, in two parts and one by one: the same step, for every parameter."""
     photos = [photo(seed) for seed in range(4)]
     whole = gradients_of([photos])
     assert len(whole) > 100
     for parts in ([photos[:2], photos[2:]], [[one] for one in photos]):
-        for name, gradient in gradients_of(parts).items():
-            torch.testing.assert_close(gradient, whole[name], rtol=1e-3, atol=1e-5, msg=name)
-    other = gradients_of([photos[:2], photos[:2]])
-    assert any(not torch.allclose(other[name], whole[name], rtol=1e-3, atol=1e-5) for name in whole)
+        # 1e-6, or 0.006 where rounding makes another proposal the 40th; other photos are 1 away
+        assert furthest(gradients_of(parts), whole) < 0.02
+    assert furthest(gradients_of([photos[:2], photos[:2]]), whole) > 0.5
 
 
 class Losses(torch.nn.Module):
