@@ -225,7 +225,6 @@ def _speed(comparison: Comparison) -> Figure:
     """p50, a bar to the 5th and 95th percentile; mask AP, and on b the interval of the difference as seen from a."""
     figure, axes = _figure(3.2)
     row = comparison.statistics.mask.rows[0]
-    slowest = max(comparison.cost.a.p50_ms, comparison.cost.b.p50_ms)
     for arm in ARM_NAMES:
         cost, facts, ap = _cost(comparison)[arm], _facts(comparison)[arm], row.a if arm == "a" else row.b
         if ap is None:
@@ -235,15 +234,8 @@ def _speed(comparison: Comparison) -> Figure:
         axes.plot([low, high], [ap, ap], color=colour, linewidth=1.3)
         if arm == "b" and row.a is not None and row.low is not None and row.high is not None:
             axes.plot([cost.p50_ms] * 2, [row.a - row.high, row.a - row.low], color=colour, linewidth=1.3)
-        axes.plot([cost.p50_ms], [ap], marker=MARKERS[arm], markersize=9, color=colour)
-        right = cost.p50_ms > slowest / 2
-        axes.annotate(
-            f"{arm.upper()}  {facts.label}",
-            (cost.p50_ms, ap),
-            (-8 if right else 8, 9),
-            textcoords="offset points",
-            ha="right" if right else "left",
-        )
+        label = f"{arm.upper()}  {_shortened(facts.label)}"
+        axes.plot([cost.p50_ms], [ap], marker=MARKERS[arm], markersize=9, color=colour, linestyle="", label=label)
     axes.set(xlabel="ms a photo (median; bar: 5th to 95th percentile)", ylabel="mask AP")
     axes.set_xlim(left=0)
     low, high = axes.get_ylim()
@@ -251,6 +243,7 @@ def _speed(comparison: Comparison) -> Figure:
     axes.set_ylim(max(0, low - room), min(100, high + room))
     axes.grid()
     axes.tick_params(length=0)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=2, handletextpad=0.3)
     return figure
 
 
