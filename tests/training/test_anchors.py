@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from maskserve.protos.errors import ConfigError
 from maskserve.training.anchors import fit, fit_anchors, mean_best_iou, training_boxes
-from maskserve.training.hooks import Quiet
 from maskserve.training.presets import ARMS, resolve_cfg
 from maskserve.training.train import Job, train
+from tests.training.recorder import TINY, Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools on numpy 2.4
 SIZES, RATIOS = np.array([16.0, 32, 64, 128]), np.array([0.5, 1.0, 2.0])
@@ -93,19 +93,10 @@ def test_anchors_of_another_form_are_refused():
         fit_anchors(cfg, [record(128, 128, (60, 60))], say=lambda _text: None)
 
 
-class Notes(Quiet):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def trained_anchors(data: Path, output: Path, *more: str):
     """ANCHOR_GENERATOR of the config that a training of one step leaves, and whether it says that it fitted."""
-    keys = "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 1 MODEL.DEVICE cpu"
-    overrides = (*keys.split(), "MODEL.ANCHOR_GENERATOR.FIT", "True", *more)
-    progress = Notes()
+    overrides = (*TINY, "SOLVER.MAX_ITER", "1", "MODEL.ANCHOR_GENERATOR.FIT", "True", *more)
+    progress = Recorder()
     done = train(Job("mobilenetv2", data, "quick", "none", output, overrides=overrides), progress)
     written = yaml.safe_load((done.run.path / "config.yaml").read_text())["MODEL"]["ANCHOR_GENERATOR"]
     return written, any(note.startswith("anchors fitted to") for note in progress.notes)

@@ -14,20 +14,11 @@ from maskserve.modeling.predictor import Predictor
 from maskserve.training.package import package_run
 from maskserve.training.run_folder import RunFolder
 from maskserve.training.verify import verify
+from tests.training.recorder import TINY
 
 # pycocotools on numpy 2.4
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")]
 
-TINY = (
-    "INPUT.MIN_SIZE_TRAIN",
-    "(64,)",
-    "INPUT.MIN_SIZE_TEST",
-    "64",
-    "SOLVER.IMS_PER_BATCH",
-    "2",
-    "MODEL.DEVICE",
-    "cpu",
-)
 SMALL = ("MODEL.LITE", "True", "MODEL.MOBILENETV2.OUTPUT_STRIDE", "16", "MODEL.MOBILENETV2.WIDTH_MULT", "0.5")
 GROUPED = ("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN")
 

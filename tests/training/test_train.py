@@ -16,21 +16,11 @@ from maskserve.training.hooks import Quiet
 from maskserve.training.run_folder import RunFolder
 from maskserve.training.train import Job, train
 from maskserve.training.trainer import build_trainer
-from tests.training.recorder import Recorder
+from tests.training.recorder import TINY, Recorder
 
 # pycocotools on numpy 2.4
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")]
 
-TINY = (
-    "INPUT.MIN_SIZE_TRAIN",
-    "(64,)",
-    "INPUT.MIN_SIZE_TEST",
-    "64",
-    "SOLVER.IMS_PER_BATCH",
-    "2",
-    "MODEL.DEVICE",
-    "cpu",
-)
 CONTENTS = {
     "config.yaml",
     "classes.json",
