@@ -60,6 +60,8 @@ def up(
       maskserve up --data photos/ --preset standard --retrain
     """
     signal.signal(signal.SIGTERM, _as_ctrl_c)
+    # a shell script's `maskserve up &` ignores SIGINT, and so would the steps, which are stopped by it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from maskserve.cli.first_run import ensure_archives
     from maskserve.cli.torchserve_process import TorchServe
     from maskserve.gateway.serve import check_port
