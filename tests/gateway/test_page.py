@@ -91,7 +91,8 @@ class Page:
         self.driver.find_element("id", "file").send_keys(str(photo))
 
     def pick(self, arm: str) -> None:
-        self.driver.find_element("css selector", f"input[name=arm][value='{arm}']").click()
+        (choice,) = self.wait(f"input[name=arm][value='{arm}']")
+        choice.click()
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser") if "favicon" not in entry["message"]]
