@@ -39,10 +39,10 @@ class Easel:
     def comparison(self, photo: bytes, left: Answer, right: Answer, kind: PictureFormat, deadline: float) -> bytes:
         """Both overlays beside each other under their arms' names, as a file. Raises as `overlay`."""
         with self._place(left.arm, deadline):
-            pixels = decode_rgb(photo)
-            # each overlay is shrunk before the next one is drawn: one copy of a large photo less
-            panels = [(*_caption(one), _fit(draw_overlay(pixels, one.segmentation))) for one in (left, right)]
-            del pixels
+            # each overlay has the photo to itself and is shrunk before the next is drawn: less memory for large photos
+            panels = [
+                (*_caption(one), _fit(draw_overlay(decode_rgb(photo), one.segmentation))) for one in (left, right)
+            ]
             return encode_picture(side_by_side(panels), kind)
 
     @contextmanager
