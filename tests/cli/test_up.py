@@ -73,12 +73,18 @@ def said_until(process: subprocess.Popen[str], last: str) -> str:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_during_the_first_run_ends_its_step(tmp_path: Path, stop: signal.Signals) -> None:
-    """Exit code 130, and no process, temp folder or half a data set is left."""
+@pytest.mark.parametrize("from_script", [False, True])
+def test_a_stop_during_the_first_run_ends_its_step(tmp_path: Path, stop: signal.Signals, from_script: bool) -> None:
+    """Exit code 130, and no process, temp folder or half a data set is left; a script's `&` ignores SIGINT."""
     folder, temp = tmp_path / "project", tmp_path / "t"
     folder.mkdir()
     temp.mkdir()
-    with start(settings_in(folder), "--port", "0", temp=temp) as process:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if from_script else signal.default_int_handler)
+    try:
+        started = start(settings_in(folder), "--port", "0", temp=temp)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with started as process:
         assert process.stderr is not None
         while "make-pandas" not in process.stderr.readline():
             pass
