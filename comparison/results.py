@@ -128,6 +128,7 @@ class Statistics:
     data: str
     """The manifest's path."""
     data_hash: str
+    """SHA-256 of that file. An import's own data hash is one for all of its splits; this tells them apart."""
     image_count: int
     instances: Mapping[str, int]
     """By class."""

@@ -23,6 +23,7 @@ from maskserve.comparison.results import ALL_CLASSES, ARM_NAMES, ArmName, Curve,
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.coco import read_coco
 from maskserve.training.datasets.manifest import Manifest
+from maskserve.training.datasets.photos import content_hash
 from maskserve.training.evaluate import KINDS, category_ids, ground_truth, matched
 
 Results = Sequence[Mapping[str, Any]]
@@ -69,7 +70,7 @@ def compute_statistics(
     return Statistics(
         split=split,
         data=str(manifest.path),
-        data_hash=manifest.data_hash,
+        data_hash=content_hash(manifest.path.read_bytes()),
         image_count=len(photos),
         instances=dict(zip(names, arms["segm"][0].instances[:, 0].tolist(), strict=True)),
         score_threshold=score_threshold,
