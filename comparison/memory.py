@@ -5,13 +5,13 @@ This file is both sides: `peak_memory` starts it as a script.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from maskserve.protos.errors import ConfigError
+from maskserve.training.process import peak_memory_bytes
 
 _TIMEOUT_S = 600
 
@@ -41,17 +41,6 @@ def _answer(run: Path, photos: Sequence[Path]) -> None:
         to_segmentation(prediction, SegmentOptions(), predictor.class_names, ModelInfo("", "", ""))
 
 
-def _peak_bytes() -> int:
-    """Of this process since it began its own program; Linux's getrusage would count its parent's memory too."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    for line in lines:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 if __name__ == "__main__":
     _answer(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
-    print(_peak_bytes())  # noqa: T201
+    print(peak_memory_bytes())  # noqa: T201

@@ -17,9 +17,9 @@ from maskserve.comparison.results import ArmName, Photo, Statistics
 from maskserve.imaging.overlay import draw_overlay, encode_picture
 from maskserve.imaging.sheet import fitted
 from maskserve.protos.types import Coverage, ModelInfo, Segmentation
-from maskserve.training.datasets.coco import read_coco
 from maskserve.training.datasets.manifest import Manifest
-from maskserve.training.datasets.samples import to_segmentation
+from maskserve.training.datasets.samples import masks_by_image, to_segmentation
+from maskserve.training.evaluate import category_ids
 from maskserve.training.loader import Record, read_photo
 
 Results = Sequence[Mapping[str, Any]]
@@ -97,15 +97,10 @@ class _Drawer:
     def __init__(
         self, manifest: Manifest, records: Sequence[Record], results: Mapping[ArmName, Results], threshold: float
     ) -> None:
-        coco = read_coco(manifest.path)
-        self._names = {category["id"]: str(category["name"]) for category in coco["categories"]}
+        self._names = dict(zip(category_ids(manifest), manifest.class_names, strict=True))
         self._class_ids = {name: index for index, name in enumerate(manifest.class_names)}
         self._records = {record["image_id"]: record for record in records}
-        self._labels: defaultdict[Any, list[tuple[str, Any]]] = defaultdict(list)
-        for annotation in coco["annotations"]:
-            if annotation.get("segmentation") and not annotation.get("iscrowd"):
-                labelled = self._names[annotation["category_id"]], annotation["segmentation"]
-                self._labels[annotation["image_id"]].append(labelled)
+        self._labels = masks_by_image(manifest)
         self._answers: dict[ArmName, defaultdict[Any, list[Mapping[str, Any]]]] = {}
         for arm, found in results.items():
             self._answers[arm] = defaultdict(list)

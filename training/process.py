@@ -82,7 +82,14 @@ def forget_peak_memory(device: str) -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Resident memory of this process at most; workers that read photos are not in it."""
+    """Resident memory of this process at most; workers that read photos are not in it.
+
+    On Linux since it began its own program: getrusage would count what it was forked from, too.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="ascii").splitlines() if status.is_file() else []:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

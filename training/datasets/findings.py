@@ -73,13 +73,24 @@ def polygon_findings(
 def _outside(
     bounds: tuple[float, float, float, float], size: tuple[int, int], where: Where, label: str
 ) -> Iterator[Finding]:
-    x_min, y_min, x_max, y_max = bounds
     height, width = size
-    if x_max <= 0 or x_min >= width or y_max <= 0 or y_min >= height:
+    if lies_outside(bounds, size):
         text = f"{label!r} lies wholly outside the photo of {width}×{height} px; delete it"
         yield Finding("error", "outside-image", where, text)
         return
-    beyond_px = max(-x_min, x_max - width, -y_min, y_max - height)
+    beyond_px = reach_beyond_px(bounds, size)
     if beyond_px > OUTSIDE_TOLERANCE_PX:
         text = f"{label!r} reaches {beyond_px:.0f} px outside the photo of {width}×{height} px; that part is cut off"
         yield Finding("warning", "outside-image", where, text)
+
+
+def lies_outside(bounds: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+    """Whether bounds (x_min, y_min, x_max, y_max) px share nothing with a photo of `size` (height, width)."""
+    x_min, y_min, x_max, y_max = bounds
+    return x_max <= 0 or x_min >= size[1] or y_max <= 0 or y_min >= size[0]
+
+
+def reach_beyond_px(bounds: tuple[float, float, float, float], size: tuple[int, int]) -> float:
+    """How far bounds stand out over the edge that they cross furthest; negative inside."""
+    x_min, y_min, x_max, y_max = bounds
+    return max(-x_min, x_max - size[1], -y_min, y_max - size[0])

@@ -13,7 +13,7 @@ from itertools import pairwise
 import shapely
 from shapely.geometry import Polygon as ShapelyPolygon
 
-from maskserve.training.datasets.findings import OUTSIDE_TOLERANCE_PX
+from maskserve.training.datasets.findings import OUTSIDE_TOLERANCE_PX, lies_outside, reach_beyond_px
 from maskserve.training.datasets.geometry import Polygon, has_area
 
 GRID_PX = 0.01
@@ -55,7 +55,7 @@ def repair(outline: Polygon, size: tuple[int, int]) -> Repaired:
     shape = ShapelyPolygon(points)
     if not shape.is_valid:
         codes.append("self-intersecting")
-    if _reaches_outside(shape.bounds, size):
+    if lies_outside(shape.bounds, size) or reach_beyond_px(shape.bounds, size) > OUTSIDE_TOLERANCE_PX:
         codes.append("outside-image")
     if not set(codes) - {"repeated-points"}:
         return Repaired((points,), tuple(codes))
@@ -70,13 +70,6 @@ def _without_repeats(outline: Polygon) -> Polygon:
     """Without points that equal the one before, the first one's being the last."""
     kept = outline[:1] + [point for before, point in pairwise(outline) if point != before]
     return kept[:-1] if len(kept) > 1 and kept[0] == kept[-1] else kept
-
-
-def _reaches_outside(bounds: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
-    x_min, y_min, x_max, y_max = bounds
-    return max(-x_min, x_max - size[1], -y_min, y_max - size[0]) > OUTSIDE_TOLERANCE_PX or not (
-        x_max > 0 and y_max > 0 and x_min < size[1] and y_min < size[0]
-    )
 
 
 def _parts(shape: shapely.Geometry) -> Iterator[Polygon]:

@@ -22,7 +22,7 @@ from maskserve.protos.types import Instance, MaskRle, ModelInfo, Segmentation
 from maskserve.training.datasets import labelme
 from maskserve.training.datasets.coco import manifest_files, read_coco
 from maskserve.training.datasets.geometry import clip
-from maskserve.training.datasets.manifest import load_manifest
+from maskserve.training.datasets.manifest import Manifest, load_manifest
 from maskserve.training.datasets.photos import photo_size
 from maskserve.training.datasets.sources import Source, find_labelme
 
@@ -66,16 +66,22 @@ def _read_labelme_photo(path: Path) -> bytes:
 
 def _manifest_samples(path: Path) -> list[Sample]:
     manifest = load_manifest(path)
+    masks = masks_by_image(manifest)
+    return [
+        Sample(image["file_name"], (manifest.image_root / image["file_name"]).read_bytes, tuple(masks[image["id"]]))
+        for image in read_coco(manifest.path)["images"]
+    ]
+
+
+def masks_by_image(manifest: Manifest) -> defaultdict[Any, list[tuple[str, Any]]]:
+    """Image id ─▶ (class name, mask) of what is labelled on it, crowds left out; masks as in `Sample`."""
     coco = read_coco(manifest.path)
     names = {category["id"]: str(category["name"]) for category in coco["categories"]}
     masks: defaultdict[Any, list[tuple[str, Any]]] = defaultdict(list)
     for annotation in coco["annotations"]:
         if annotation.get("segmentation") and not annotation.get("iscrowd"):
             masks[annotation["image_id"]].append((names[annotation["category_id"]], annotation["segmentation"]))
-    return [
-        Sample(image["file_name"], (manifest.image_root / image["file_name"]).read_bytes, tuple(masks[image["id"]]))
-        for image in coco["images"]
-    ]
+    return masks
 
 
 def to_segmentation(
