@@ -42,9 +42,10 @@ class Mapper:
         self.bgr = cfg.INPUT.FORMAT == "BGR"
         self.resize, self.resize_for_memory = for_steps(cfg), for_memory(cfg)
         self.crops = cfg.INPUT.SCALE_JITTER[1] > 1
-        self.augmentations = [T.RandomFlip(), *_colour_jitter(cfg.INPUT.COLOR_JITTER)]
+        flips = _flips(cfg.INPUT.RANDOM_FLIP)
+        self.augmentations = [*flips, *_colour_jitter(cfg.INPUT.COLOR_JITTER)]
         self.copy_paste = cfg.INPUT.COPY_PASTE
-        self.donor_augmentations = [_donor_resize(cfg), T.RandomFlip()]
+        self.donor_augmentations = [_donor_resize(cfg), *flips]
         self.donors: Sequence[Record] = list(records)
         # polygons are cropped faster, but one mask that came as RLE turns all into bitmaps
         segments = [annotation["segmentation"] for record in self.donors for annotation in record["annotations"]]
@@ -178,6 +179,12 @@ def _donor_resize(cfg: CfgNode) -> T.Augmentation:
     sizes, (low, high) = cfg.INPUT.MIN_SIZE_TRAIN, SCALES
     span = round(min(sizes) * low), round(max(sizes) * high)
     return T.ResizeShortestEdge(span, round(cfg.INPUT.MAX_SIZE_TRAIN * high), "range")
+
+
+def _flips(direction: str) -> list[T.Augmentation]:
+    if direction == "none":
+        return []
+    return [T.RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]
 
 
 def _colour_jitter(amount: float) -> list[T.Augmentation]:
