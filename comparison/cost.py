@@ -24,7 +24,7 @@ from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.complexity import measure_complexity
 from maskserve.modeling.predictor import Predictor, network_size
 from maskserve.protos.types import ModelInfo, SegmentOptions
-from maskserve.training.loader import Record, read_photo
+from maskserve.training.loader import Record, read_as_served
 from maskserve.training.package import Package
 
 WARM_UPS = 3
@@ -70,10 +70,10 @@ def alternate(
     """ms of both on each photo, float64 (photos,); who goes first alternates."""
     spent = np.zeros((2, len(records)))
     for index in range(-WARM_UPS, len(records)):
-        photo = read_photo(records[max(0, index)])
+        record = records[max(0, index)]
         order = (0, 1) if index % 2 == 0 else (1, 0)
         for place in order:
-            took_ms = _timed_ms((a, b)[place], photo)
+            took_ms = _timed_ms((a, b)[place], record)
             if index >= 0:
                 spent[place, index] = took_ms
         if index >= 0:
@@ -95,9 +95,10 @@ def machine() -> str:
     return f"{_processor()}, {cores} cores, {device}; torch {torch.__version__} with {torch.get_num_threads()} threads"
 
 
-def _timed_ms(predictor: Predictor, photo: np.ndarray) -> float:
+def _timed_ms(predictor: Predictor, record: Record) -> float:
+    photo, size = read_as_served(record, predictor.network_size)
     start = time.perf_counter()
-    (prediction,), _ = predictor([photo])
+    (prediction,), _ = predictor([photo], [size])
     to_segmentation(prediction, SegmentOptions(), predictor.class_names, _MODEL)
     return (time.perf_counter() - start) * 1000
 

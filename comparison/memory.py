@@ -31,13 +31,14 @@ def _answer(run: Path, photos: Sequence[Path]) -> None:
     from maskserve.modeling.answer import to_segmentation
     from maskserve.modeling.predictor import Predictor
     from maskserve.protos.types import ModelInfo, SegmentOptions
-    from maskserve.training.datasets.photos import decode_photo
+    from maskserve.training.datasets.photos import decode_as_served
     from maskserve.training.run_folder import RunFolder
 
     folder = RunFolder(run)
     predictor = Predictor(folder.load_cfg(), folder.load_classes(), weights=folder.weights)
     for photo in photos:
-        (prediction,), _ = predictor([decode_photo(photo.read_bytes())])
+        pixels, size = decode_as_served(photo.read_bytes(), predictor.network_size)
+        (prediction,), _ = predictor([pixels], [size])
         to_segmentation(prediction, SegmentOptions(), predictor.class_names, ModelInfo("", "", ""))
 
 

@@ -24,9 +24,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
-from PIL import Image
 from torch import Tensor
 
+from maskserve.modeling.resize import resize
 from maskserve.protos.errors import ConfigError
 
 MASK_SIZE = 28
@@ -90,11 +90,14 @@ class Predictor:
         _load_exactly(self.model, state)
         self.model.eval()
 
-    def __call__(self, images: Sequence[np.ndarray]) -> tuple[list[Prediction], StageTimes]:
+    def __call__(
+        self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[Prediction], StageTimes]:
         """Segment a batch with one forward.
 
         Args:
             images: uint8 (H, W, 3) RGB, any sizes.
+            sizes: (height, width) of the originals, in whose px the answers are, where images were decoded smaller.
 
         Returns:
             One prediction per image in the same order (all the model finds above its own lowest threshold,
@@ -102,19 +105,23 @@ class Predictor:
         """
         if not images:
             return [], StageTimes(0.0, 0.0)
+        sizes = sizes or [_size(image) for image in images]
         start = time.perf_counter()
-        inputs = [{"image": self._input(image)} for image in images]
+        inputs = [{"image": self._input(image, size)} for image, size in zip(images, sizes, strict=True)]
         middle = time.perf_counter()
         with torch.inference_mode():
             outputs = self.model.inference(inputs, do_postprocess=False)
-            predictions = [_prediction(out, _size(image)) for out, image in zip(outputs, images, strict=True)]
+            predictions = [_prediction(out, size) for out, size in zip(outputs, sizes, strict=True)]
         end = time.perf_counter()
         return predictions, StageTimes((middle - start) * 1000, (end - middle) * 1000)
 
-    def _input(self, image: np.ndarray) -> Tensor:
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which the network sees an image of `size`."""
+        return network_size(size, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
+
+    def _input(self, image: np.ndarray, size: tuple[int, int]) -> Tensor:
         """float32 (3, h, w), 0..255 in the model's colour order; the model itself subtracts the mean and pads."""
-        size = network_size(_size(image), self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
-        pixels = resize(image, size)
+        pixels = resize(image, self.network_size(size), size)
         if self.cfg.INPUT.FORMAT == "BGR":
             pixels = pixels[:, :, ::-1]
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
@@ -130,14 +137,6 @@ def network_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
     height, width = size
     scale = min(min_size / min(height, width), max_size / max(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) ─▶ uint8 (*size, 3), Pillow's bilinear filter (it averages when it shrinks)."""
-    if _size(image) == size:
-        return image
-    height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:

@@ -30,9 +30,9 @@ class Counted(Predictor):
         super().__init__(folder.load_cfg(), folder.load_classes(), weights=folder.weights)
         self.name, self.calls = name, calls
 
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: Any, sizes: Any = None) -> Any:
         self.calls.append(self.name)
-        return super().__call__(images)
+        return super().__call__(images, sizes)
 
 
 def test_arms_take_turns(run: Path, pandas: Path):
