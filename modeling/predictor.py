@@ -11,26 +11,22 @@ Shape shorthand: B images, N instances of one image, M mask resolution (28), H, 
 
 from __future__ import annotations
 
-import pickle
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor
 
+from maskserve.modeling.loading import load_network
 from maskserve.protos.errors import ConfigError
 
 MASK_SIZE = 28
-LISTED_KEYS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,10 +81,7 @@ class Predictor:
                 f"the config has {self.cfg.MODEL.ROI_HEADS.NUM_CLASSES} classes (MODEL.ROI_HEADS.NUM_CLASSES), "
                 f"but {len(self.class_names)} class names were given: {', '.join(self.class_names)}"
             )
-        self.model = build_model(self.cfg)
-        state = weights if isinstance(weights, Mapping) else load_state_dict(Path(weights))
-        _load_exactly(self.model, state)
-        self.model.eval()
+        self.model = load_network(self.cfg, weights)
 
     def __call__(self, images: Sequence[np.ndarray]) -> tuple[list[Prediction], StageTimes]:
         """Segment a batch with one forward.
@@ -140,26 +133,6 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.pth` file, read without running any code from it.
-
-    Raises:
-        ConfigError: the file is missing, damaged, or holds more than tensors.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such weights file")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        first_line = str(error).partition("\n")[0]
-        raise ConfigError(f"{path}: not a file of tensors that can be read safely: {first_line}") from error
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"{path}: holds no state dict (names with tensors)")
-    return dict(state)
-
-
 def pick_device(device: str) -> str:
     """The device itself, or for "auto" a GPU when there is one."""
     if device != "auto":
@@ -178,19 +151,6 @@ def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:
     cfg.MODEL.WEIGHTS = ""
     cfg.freeze()
     return cfg
-
-
-def _load_exactly(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    try:
-        missing, unexpected = model.load_state_dict(dict(state), strict=False)
-    except RuntimeError as error:  # shapes differ; the text names each tensor
-        raise ConfigError(f"the weights do not fit the config: {error}") from error
-    if missing or unexpected:
-        some = ", ".join([*missing, *unexpected][:LISTED_KEYS])
-        raise ConfigError(
-            f"the weights do not fit the config: {len(missing)} tensors missing, {len(unexpected)} unexpected "
-            f"({some}, …); config and weights must come from the same run folder"
-        )
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import yaml
 
 from maskserve.modeling.config import load_cfg
-from maskserve.modeling.predictor import load_state_dict
+from maskserve.modeling.loading import load_state_dict
 from maskserve.protos.errors import ConfigError
 from maskserve.training.archive import add_source, archive, without_times
 from maskserve.training.model_card import model_card, model_card_text
