@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from maskserve.comparison.arms import Arm
-from maskserve.comparison.memory import peak_memory
+from maskserve.training.measured_worker import peak_memory
 from maskserve.comparison.results import ArmCost, ArmName, Cost
 from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.complexity import measure_complexity
