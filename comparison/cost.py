@@ -16,15 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.modeling import build_model
 
 from maskserve.comparison.arms import Arm
-from maskserve.training.measured_worker import peak_memory
 from maskserve.comparison.results import ArmCost, ArmName, Cost
 from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.complexity import measure_complexity
 from maskserve.modeling.predictor import Predictor, network_size
 from maskserve.protos.types import ModelInfo, SegmentOptions
 from maskserve.training.loader import Record, read_photo
+from maskserve.training.measured_worker import peak_memory
 from maskserve.training.package import Package
 
 WARM_UPS = 3
@@ -103,7 +104,7 @@ def _timed_ms(predictor: Predictor, photo: np.ndarray) -> float:
 
 
 def _arm_cost(arm: Arm, package: Package, records: Sequence[Record], latency_ms: np.ndarray) -> ArmCost:
-    complexity = measure_complexity(arm.predictor, _median_size(arm.predictor, records))
+    complexity = measure_complexity(build_model(arm.predictor.cfg), _median_size(arm.predictor, records))
     some = [records[index * len(records) // MEMORY_PHOTOS] for index in range(MEMORY_PHOTOS)]
     p50, p95 = np.percentile(latency_ms, (50, 95))
     return ArmCost(

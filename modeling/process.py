@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from maskserve.modeling.allocator import keep_freed_memory
+
 
 def prepare_process(threads: int) -> None:
     """For the whole process, before its predictor is made.
@@ -12,3 +14,4 @@ def prepare_process(threads: int) -> None:
         threads: that one photo is calculated with on the CPU.
     """
     torch.set_num_threads(threads)
+    keep_freed_memory()

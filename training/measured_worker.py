@@ -119,7 +119,7 @@ class MeasuredWorker:
 
 
 def peak_memory(run: Path, photos: Sequence[Path]) -> int:
-    """Bytes of resident memory at most that a fresh process needs to load a run and answer photos. Raises ConfigError."""
+    """Bytes of resident memory at most of a fresh process that loads a run and answers photos. Raises ConfigError."""
     with MeasuredWorker(run, photos) as worker:
         worker.begin_setup(threads=None)
         return worker.finish_setup()
@@ -156,11 +156,11 @@ class _Subject:
         return {"photos": batch_size * len(latencies_ms), "elapsed_s": now - start, "latencies_ms": latencies_ms}
 
     def _answer(self, files: Sequence[bytes]) -> None:
-        from maskserve.imaging.decode import decode_rgb
         from maskserve.modeling.answer import to_segmentation
         from maskserve.protos.types import ModelInfo, SegmentOptions
+        from maskserve.training.datasets.photos import decode_photo
 
-        predictions, _ = self._predictor([decode_rgb(file) for file in files])
+        predictions, _ = self._predictor([decode_photo(file) for file in files])
         for prediction in predictions:
             to_segmentation(prediction, SegmentOptions(), self._class_names, ModelInfo("", "", ""))
 

@@ -71,6 +71,19 @@ def test_bgr_models_get_their_channels_swapped(records):
     assert (rgb(records[0])["image"].flip(0) == bgr(records[0])["image"]).all()
 
 
+def test_photos_are_mirrored_as_the_config_says(records):
+    def columns(direction: str) -> set[bytes]:
+        mapper = Mapper(config("INPUT.RANDOM_FLIP", direction, "INPUT.SCALE_JITTER", "(1.0,1.0)"), records)
+        return {mapper(records[0])["image"].numpy().tobytes() for _ in range(12)}
+
+    assert len(columns("none")) == 1
+    (upright,) = columns("none")
+    for direction in ("horizontal", "vertical"):
+        assert upright in columns(direction)
+        assert len(columns(direction)) == 2
+    assert columns("horizontal") != columns("vertical")
+
+
 def test_photos_without_any_label_are_said(records):
     for record in records:
         record["annotations"] = []
