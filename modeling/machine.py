@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # TorchServe requires it
+import torch
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -23,6 +25,19 @@ def usable_cores(root: Path = Path("/")) -> int:
 def usable_memory_bytes(root: Path = Path("/")) -> int:
     """What can be taken before the machine swaps or the container is killed."""
     return min([psutil.virtual_memory().available, *map(int, _limits(root, "memory.max"))])
+
+
+def describe_machine() -> str:
+    """Processor, cores, GPU, torch: what figures that were measured here hold for."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{_processor()}, {usable_cores()} cores, {device}; torch {torch.__version__}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _limits(root: Path, name: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """A run in a Python of its own that answers photos as a TorchServe worker does, on command, and says how long it took.
 
-    MeasuredWorker ──{"threads": 2}──────────────────▶ process set up, predictor made, every photo answered once
+    MeasuredWorker ──{"threads": 2}──────────────────▶ process set up, predictor made, photos answered
                    ◀─{"peak_memory_bytes": …}────────
                    ──{"batch_size": 1, "seconds": 2}─▶ photos one after the other until the time is over
                    ◀─{"photos": 31, "elapsed_s": …, "latencies_ms": […]}
@@ -27,9 +27,6 @@ from typing import Any
 from maskserve.protos.errors import ConfigError
 from maskserve.training.process import peak_memory_bytes
 
-LEAST_BATCHES = 2
-"""That are answered however little time there is."""
-
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -47,15 +44,16 @@ class MeasuredWorker:
     Args:
         run: a run folder.
         photos: files, answered again and again in this order.
+        precision: the predictor's.
 
     Raises:
         ConfigError: the run or a photo cannot be loaded there.
     """
 
-    def __init__(self, run: Path, photos: Sequence[Path]) -> None:
+    def __init__(self, run: Path, photos: Sequence[Path], precision: str = "fp32") -> None:
         self._run = run
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
-        command = [sys.executable, "-m", "maskserve.training.measured_worker", str(run.resolve())]
+        command = [sys.executable, "-m", "maskserve.training.measured_worker", str(run.resolve()), precision]
         self._process = subprocess.Popen(
             [*command, *(str(photo.resolve()) for photo in photos)],
             env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,
@@ -80,7 +78,10 @@ class MeasuredWorker:
         self._errors.close()
 
     def begin_setup(self, threads: int | None) -> None:
-        """Be a worker with so many threads; None: as many as torch takes by itself. `finish_setup` waits."""
+        """Be a worker with so many threads; None: as many as torch takes by itself. `finish_setup` waits.
+
+        All photos are answered the first time, one to warm up later.
+        """
         self._tell({"threads": threads})
 
     def finish_setup(self) -> int:
@@ -88,7 +89,7 @@ class MeasuredWorker:
         return int(self._reply()["peak_memory_bytes"])
 
     def begin_answering(self, batch_size: int, seconds: float) -> None:
-        """Photos until the time is over, `LEAST_BATCHES` batches at least. `finish_answering` waits."""
+        """Photos until the time is over, one batch at least. `finish_answering` waits."""
         self._tell({"batch_size": batch_size, "seconds": seconds})
 
     def finish_answering(self) -> Answered:
@@ -128,12 +129,14 @@ def peak_memory(run: Path, photos: Sequence[Path]) -> int:
 class _Subject:
     """In the other process: the run's predictor, and the photos' files in memory."""
 
-    def __init__(self, run: Path, photos: Sequence[Path]) -> None:
+    def __init__(self, run: Path, precision: str, photos: Sequence[Path]) -> None:
         from maskserve.training.run_folder import RunFolder
 
         self._folder = RunFolder(run)
         self._cfg, self._class_names = self._folder.load_cfg(), self._folder.load_classes()
+        self._precision = precision
         self._files = [photo.read_bytes() for photo in photos]
+        self._to_warm_up = self._files
 
     def set_up(self, threads: int | None) -> dict[str, Any]:
         from maskserve.modeling.predictor import Predictor
@@ -141,15 +144,18 @@ class _Subject:
 
         if threads:
             prepare_process(threads)
-        self._predictor = Predictor(self._cfg, self._class_names, weights=self._folder.weights)
-        for file in self._files:
+        self._predictor = Predictor(
+            self._cfg, self._class_names, weights=self._folder.weights, precision=self._precision
+        )
+        for file in self._to_warm_up:
             self._answer([file])
+        self._to_warm_up = self._files[:1]
         return {"peak_memory_bytes": peak_memory_bytes()}
 
     def answer(self, batch_size: int, seconds: float) -> dict[str, Any]:
         files, latencies_ms = cycle(self._files), []
         start = now = time.perf_counter()
-        while now - start < seconds or len(latencies_ms) < LEAST_BATCHES:
+        while now - start < seconds or not latencies_ms:
             self._answer(list(islice(files, batch_size)))
             before, now = now, time.perf_counter()
             latencies_ms.append((now - before) * 1000)
@@ -165,8 +171,8 @@ class _Subject:
             to_segmentation(prediction, SegmentOptions(), self._class_names, ModelInfo("", "", ""))
 
 
-def _serve(run: Path, photos: Sequence[Path]) -> None:
-    subject = _Subject(run, photos)
+def _serve(run: Path, precision: str, photos: Sequence[Path]) -> None:
+    subject = _Subject(run, precision, photos)
     for line in sys.stdin:
         command = json.loads(line)
         reply = subject.set_up(**command) if "threads" in command else subject.answer(**command)
@@ -174,4 +180,4 @@ def _serve(run: Path, photos: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    _serve(Path(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]])
