@@ -67,9 +67,7 @@ _AT_LEAST_1 = click.IntRange(min=1)
 @click.option("--verify", "check", is_flag=True, help="Load the archive as TorchServe does and run one photo.")
 @click.option("--photo", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="For --verify and --tune.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-@click.pass_context
 def package(
-    context: click.Context,
     runs: tuple[Path, ...],
     out: Path,
     name: str | None,
@@ -100,7 +98,7 @@ def package(
     if name and len(runs) > 1:
         raise click.UsageError("--name is for one RUN")
     if objective:
-        _refuse_beside_tune(context)
+        _refuse_beside_tune(click.get_current_context())
     from maskserve.training.package import ServingSettings, package_run
 
     serving = ServingSettings(**settings)

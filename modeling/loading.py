@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, build_model
 from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
@@ -26,7 +26,7 @@ LISTED_KEYS = 3
 _RANDOM = (init.kaiming_uniform_, init.normal_, init.uniform_, Tensor.normal_, Tensor.uniform_)
 
 
-def load_network(cfg: CfgNode, weights: Path | str | Mapping[str, Tensor]) -> nn.Module:
+def load_network(cfg: CfgNode, weights: Path | str | Mapping[str, Tensor]) -> GeneralizedRCNN:
     """The network of `cfg` on its `MODEL.DEVICE`, in evaluation mode.
 
     Args:

@@ -22,10 +22,13 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from maskserve.protos.errors import ConfigError
 from maskserve.training.process import peak_memory_bytes
+
+if TYPE_CHECKING:
+    from maskserve.modeling.predictor import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class MeasuredWorker:
         ConfigError: the run or a photo cannot be loaded there.
     """
 
-    def __init__(self, run: Path, photos: Sequence[Path], precision: str = "fp32") -> None:
+    def __init__(self, run: Path, photos: Sequence[Path], precision: Precision = "fp32") -> None:
         self._run = run
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
         command = [sys.executable, "-m", "maskserve.training.measured_worker", str(run.resolve()), precision]
@@ -129,7 +132,7 @@ def peak_memory(run: Path, photos: Sequence[Path]) -> int:
 class _Subject:
     """In the other process: the run's predictor, and the photos' files in memory."""
 
-    def __init__(self, run: Path, precision: str, photos: Sequence[Path]) -> None:
+    def __init__(self, run: Path, precision: Precision, photos: Sequence[Path]) -> None:
         from maskserve.training.run_folder import RunFolder
 
         self._folder = RunFolder(run)
@@ -153,7 +156,8 @@ class _Subject:
         return {"peak_memory_bytes": peak_memory_bytes()}
 
     def answer(self, batch_size: int, seconds: float) -> dict[str, Any]:
-        files, latencies_ms = cycle(self._files), []
+        files = cycle(self._files)
+        latencies_ms: list[float] = []
         start = now = time.perf_counter()
         while now - start < seconds or not latencies_ms:
             self._answer(list(islice(files, batch_size)))
@@ -171,7 +175,7 @@ class _Subject:
             to_segmentation(prediction, SegmentOptions(), self._class_names, ModelInfo("", "", ""))
 
 
-def _serve(run: Path, precision: str, photos: Sequence[Path]) -> None:
+def _serve(run: Path, precision: Precision, photos: Sequence[Path]) -> None:
     subject = _Subject(run, precision, photos)
     for line in sys.stdin:
         command = json.loads(line)
@@ -180,4 +184,4 @@ def _serve(run: Path, precision: str, photos: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]])
+    _serve(Path(sys.argv[1]), cast("Precision", sys.argv[2]), [Path(name) for name in sys.argv[3:]])

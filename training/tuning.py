@@ -20,6 +20,7 @@ import numpy as np
 
 from maskserve.modeling.device import pick_device
 from maskserve.modeling.machine import describe_machine, usable_cores, usable_memory_bytes
+from maskserve.modeling.predictor import Precision
 from maskserve.training.measured_worker import Answered, MeasuredWorker
 
 Objective = Literal["balanced", "latency", "throughput"]
@@ -131,7 +132,7 @@ def tune(
     *,
     objective: Objective = "balanced",
     batch_delay_ms: float = 10,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     cores: int | None = None,
     seconds: float = 60,
     on_window: Callable[[int, int], None] = lambda _done, _total: None,
@@ -182,7 +183,7 @@ class _Clock:
 class _Workers:
     """Processes that take the shape of any layout; none is left after the block."""
 
-    def __init__(self, run: Path, photos: Sequence[Path], precision: str) -> None:
+    def __init__(self, run: Path, photos: Sequence[Path], precision: Precision) -> None:
         self._make = lambda: MeasuredWorker(run, photos, precision)
         self._stack = ExitStack()
         self._workers: list[MeasuredWorker] = []
