@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from maskserve.training.package import Package
+    from maskserve.training.tuning import Objective, Tuning
+
+OBJECTIVES = ("balanced", "latency", "throughput")
 
 
 def _threads(_ctx: click.Context, _param: click.Parameter, value: str) -> int | str:
@@ -43,14 +48,34 @@ _AT_LEAST_1 = click.IntRange(min=1)
     type=click.FloatRange(0, 1),
     help="For requests that choose none.",
 )
+@click.option(
+    "--tune",
+    "objective",
+    is_flag=False,
+    flag_value=OBJECTIVES[0],
+    type=click.Choice(OBJECTIVES),
+    metavar=f"[{'|'.join(OBJECTIVES)}]",
+    help="Measure on this machine which workers, threads and batch size are best; about two minutes. After RUN.",
+)
+@click.option("--cores", type=_AT_LEAST_1, help="Cores that --tune may give to this model; all by default.")
+@click.option("--tune-seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="Of measuring.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    help="Photos to --tune with: dataset folder, COCO file or labelme folder. Default: what RUN was trained on.",
+)
 @click.option("--verify", "check", is_flag=True, help="Load the archive as TorchServe does and run one photo.")
-@click.option("--photo", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The photo of --verify.")
+@click.option("--photo", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="For --verify and --tune.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 def package(
     runs: tuple[Path, ...],
     out: Path,
     name: str | None,
     version: str,
+    objective: Objective | None,
+    cores: int | None,
+    tune_seconds: float,
+    data: Path | None,
     check: bool,
     photo: Path | None,
     as_json: bool,
@@ -61,19 +86,30 @@ def package(
     An archive holds weights, config, classes, a model card and the code that runs them. The same run gives the same
     bytes.
 
+    --tune takes the most images/s whose latency is at most 1.5 times the shortest (balanced), the shortest latency,
+    or the most images/s whatever the latency (throughput); see docs/serving.md.
+
     \b
-    Example:
+    Examples:
       maskserve package runs/mask_rcnn_r50_fpn runs/mask_rcnn_mnv2_fpn --verify
+      maskserve package runs/mask_rcnn_r50_fpn --tune
+      maskserve package runs/mask_rcnn_r50_fpn --tune throughput --cores 4 --data photos/
     """
     if name and len(runs) > 1:
         raise click.UsageError("--name is for one RUN")
+    if objective:
+        _refuse_beside_tune(click.get_current_context())
     from maskserve.training.package import ServingSettings, package_run
 
     serving = ServingSettings(**settings)
     made = []
     for run in runs:
-        one = package_run(run, out, name=name, version=version, settings=serving)
-        made.append(_as_json(one))
+        tuning = None
+        if objective:
+            tuning = _tune(run, objective, serving.batch_delay_ms, cores, tune_seconds, data, photo)
+            click.echo(_table(tuning), err=as_json)
+        one = package_run(run, out, name=name, version=version, settings=serving, tuning=tuning)
+        made.append(_as_json(one) | ({"tuning": tuning.to_json()} if tuning else {}))
         click.echo(f"{one.path}  {one.size_bytes / 2**20:.1f} MiB  digest {one.archive_digest[:12]}", err=as_json)
         if check:
             made[-1]["verified"] = _verify(one.path, photo, quiet=as_json)
@@ -81,6 +117,53 @@ def package(
         click.echo(json.dumps(made, indent=2))
     else:
         click.echo(f"Packaged {len(made)}. Next: `make up` serves the archives of {out}/ that config.properties names.")
+
+
+def _refuse_beside_tune(context: click.Context) -> None:
+    chosen = ("workers", "threads", "batch_size")
+    given = [name for name in chosen if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"--tune chooses --{given[0].replace('_', '-')}; leave one of the two out")
+
+
+def _tune(
+    run: Path,
+    objective: Objective,
+    batch_delay_ms: int,
+    cores: int | None,
+    seconds: float,
+    data: Path | None,
+    photo: Path | None,
+) -> Tuning:
+    """What is measured for `run`. Ctrl-C ends the measured processes, too."""
+    from maskserve.cli.progress import progress
+    from maskserve.training.package import read_run
+    from maskserve.training.tuning import tune
+    from maskserve.training.tuning_photos import tuning_photos
+
+    read_run(run)  # its errors say more than those of a measured process
+    with tempfile.TemporaryDirectory(prefix="maskserve-tune-") as scratch, progress(f"measuring {run.name}") as bar:
+        return tune(
+            run,
+            tuning_photos(run, Path(scratch), data=data, photo=photo),
+            objective=objective,
+            batch_delay_ms=batch_delay_ms,
+            cores=cores,
+            seconds=seconds,
+            on_window=bar,
+        )
+
+
+def _table(tuning: Tuning) -> str:
+    """What was measured, a line a layout, the chosen one marked."""
+    lines = [f"{tuning.machine}; {tuning.photos} photos, {tuning.worker_memory_bytes / 2**20:.0f} MiB a worker"]
+    lines.append(f"{'workers × threads':>17} {'batch':>5} {'images/s':>9} {'alone ms':>9} {'p95':>6} {'busy ms':>8}")
+    for row in tuning.rows:
+        layout = row.layout
+        figures = f"{row.images_per_s:9.2f} {row.latency_ms:9.0f} {row.latency_p95_ms:6.0f} {row.busy_ms:8.0f}"
+        mark = f"  ◀ {tuning.objective}" if row == tuning.chosen else ""
+        lines.append(f"{f'{layout.workers} × {layout.threads}':>17} {layout.batch_size:5} {figures}{mark}")
+    return "\n".join(lines)
 
 
 def _verify(archive: Path, photo: Path | None, *, quiet: bool) -> dict[str, Any]:

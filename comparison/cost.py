@@ -8,8 +8,6 @@ it does to both. A latency is what a worker spends on a decoded photo: resizing,
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +17,14 @@ import torch
 from detectron2.modeling import build_model
 
 from maskserve.comparison.arms import Arm
-from maskserve.comparison.memory import peak_memory
 from maskserve.comparison.results import ArmCost, ArmName, Cost
 from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.complexity import measure_complexity
+from maskserve.modeling.machine import describe_machine
 from maskserve.modeling.predictor import Predictor, network_size
 from maskserve.protos.types import ModelInfo, SegmentOptions
 from maskserve.training.loader import Record, read_photo
+from maskserve.training.measured_worker import peak_memory
 from maskserve.training.package import Package
 
 WARM_UPS = 3
@@ -90,10 +89,8 @@ def median_interval(values: np.ndarray, *, seed: int, resamples: int) -> tuple[f
 
 
 def machine() -> str:
-    """Processor, cores, device, torch and its threads."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, {device}; torch {torch.__version__} with {torch.get_num_threads()} threads"
+    """What the figures hold for."""
+    return f"{describe_machine()} with {torch.get_num_threads()} threads"
 
 
 def _timed_ms(predictor: Predictor, photo: np.ndarray) -> float:
@@ -125,10 +122,3 @@ def _median_size(predictor: Predictor, records: Sequence[Record]) -> tuple[int, 
     by_area = sorted((record["height"] * record["width"], record["height"], record["width"]) for record in records)
     _, height, width = by_area[len(by_area) // 2]
     return network_size((height, width), predictor.cfg.INPUT.MIN_SIZE_TEST, predictor.cfg.INPUT.MAX_SIZE_TEST)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -6,7 +6,6 @@ model dir / model-config.yaml, model_card.json, classes.json, config.yaml, model
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,12 @@ from typing import Any
 
 import yaml
 
+from maskserve.modeling.machine import usable_cores
 from maskserve.protos.types import ModelInfo
+
+MOST_THREADS = 8
+"""Of a worker whose archive says "auto". A rule, not a measurement: the parts of a photo that are serial, and the small
+ones that threads only wait for, grow with the count. `maskserve package --tune` measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,14 @@ class Archive:
 
 
 def thread_count(wanted: int | str, workers: int) -> int:
-    """`wanted`, or for "auto" this machine's physical cores shared by the model's workers.
+    """`wanted`, or for "auto" this machine's cores shared by the model's workers, `MOST_THREADS` at most.
 
     Not divided by the number of models: an A/B request computes in one arm, and halving its threads would double its
     latency to save a little when both arms compute at once.
     """
     if wanted != "auto":
         return max(1, int(wanted))
-    return max(1, _physical_cores() // max(1, workers))
+    return max(1, min(usable_cores() // max(1, workers), MOST_THREADS))
 
 
 def device_of(system_properties: Mapping[str, Any]) -> str:
@@ -69,11 +73,3 @@ def device_of(system_properties: Mapping[str, Any]) -> str:
     import torch
 
     return f"cuda:{gpu}" if torch.cuda.is_available() else "cpu"
-
-
-def _physical_cores() -> int:
-    """Cores that this process may use; hyper-threads do not help a convolution."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    import psutil  # TorchServe requires it
-
-    return min(usable, psutil.cpu_count(logical=False) or usable)

@@ -14,18 +14,15 @@ Shape shorthand: B images, N instances of one image, M mask resolution (28), H, 
 
 from __future__ import annotations
 
-import pickle
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor
@@ -34,6 +31,7 @@ from maskserve.imaging.decode import to_pixels
 from maskserve.modeling.device import pick_device
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.heads import prepare_heads
+from maskserve.modeling.loading import load_network
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.trunk import TorchTrunk, Trunk
 from maskserve.protos.errors import ConfigError
@@ -41,7 +39,6 @@ from maskserve.protos.errors import ConfigError
 Precision = Literal["fp32", "bf16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MASK_SIZE = 28
-LISTED_KEYS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,8 +97,7 @@ class Predictor:
                 f"but {len(self.class_names)} class names were given: {', '.join(self.class_names)}"
             )
         self.precision = precision
-        model = build_model(self.cfg)
-        _load_exactly(model, weights if isinstance(weights, Mapping) else load_state_dict(Path(weights)))
+        model = load_network(self.cfg, weights)
         prepare(model)
         dtype = _DTYPES[precision]
         self._device: torch.device = model.device
@@ -182,26 +178,6 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return to_pixels(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.pth` file, read without running any code from it.
-
-    Raises:
-        ConfigError: the file is missing, damaged, or holds more than tensors.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such weights file")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        first_line = str(error).partition("\n")[0]
-        raise ConfigError(f"{path}: not a file of tensors that can be read safely: {first_line}") from error
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"{path}: holds no state dict (names with tensors)")
-    return dict(state)
-
-
 def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:
     if not cfg.MODEL.MASK_ON:
         raise ConfigError("the config makes no masks: set MODEL.MASK_ON True")
@@ -213,19 +189,6 @@ def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:
     cfg.MODEL.WEIGHTS = ""
     cfg.freeze()
     return cfg
-
-
-def _load_exactly(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    try:
-        missing, unexpected = model.load_state_dict(dict(state), strict=False)
-    except RuntimeError as error:  # shapes differ; the text names each tensor
-        raise ConfigError(f"the weights do not fit the config: {error}") from error
-    if missing or unexpected:
-        some = ", ".join([*missing, *unexpected][:LISTED_KEYS])
-        raise ConfigError(
-            f"the weights do not fit the config: {len(missing)} tensors missing, {len(unexpected)} unexpected "
-            f"({some}, …); config and weights must come from the same run folder"
-        )
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

@@ -13,6 +13,7 @@ def model_card(
     facts: Mapping[str, Any],
     class_names: Sequence[str],
     evaluation: Mapping[str, Any],
+    tuning: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card as JSON types.
 
@@ -22,6 +23,7 @@ def model_card(
         facts: run.json of the run folder, kept whole under `training`.
         class_names: by class id.
         evaluation: evaluation.json of the run folder, kept whole; {} when the run was not evaluated.
+        tuning: what `package --tune` measured, kept whole; None when it was not asked for.
     """
     return {
         "name": name,
@@ -35,6 +37,7 @@ def model_card(
         "archive_digest": archive_digest,
         "training": dict(facts),
         "evaluation": dict(evaluation),
+        **({"tuning": dict(tuning)} if tuning else {}),
     }
 
 
@@ -56,11 +59,30 @@ def model_card_text(card: Mapping[str, Any]) -> str:
         "",
         *(_rows(card["evaluation"]) or ["Not evaluated: run `maskserve evaluate` before packaging."]),
         "",
+        *_tuning(card.get("tuning")),
         "## Use",
         "",
         "For photos like those it was trained on. Scores are not calibrated probabilities.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tuning(tuning: Mapping[str, Any] | None) -> list[str]:
+    if not tuning:
+        return []
+    lines = [
+        "## Workers, threads, batch",
+        "",
+        f"Measured on {tuning['machine']}, {tuning['photos']} photos; chosen for: {tuning['objective']}.",
+        "",
+        "| workers | threads each | batch | images/s, all busy | ms, alone (p95) | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in tuning["rows"]:
+        layout = f"| {row['workers']} | {row['threads']} | {row['batch_size']} | {row['images_per_s']:.2f} "
+        alone = f"| {row['latency_ms']:.0f} ({row['latency_p95_ms']:.0f}) "
+        lines.append(f"{layout}{alone}| {'chosen' if row['chosen'] else ''} |")
+    return [*lines, ""]
 
 
 def _rows(facts: Mapping[str, Any], prefix: str = "") -> list[str]:

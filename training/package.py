@@ -18,17 +18,18 @@ import json
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from maskserve.modeling.config import load_cfg
-from maskserve.modeling.predictor import load_state_dict
+from maskserve.modeling.loading import load_state_dict
 from maskserve.protos.errors import ConfigError
 from maskserve.training.archive import add_source, archive, without_times
 from maskserve.training.model_card import model_card, model_card_text
+from maskserve.training.tuning import Layout, Tuning
 
 # in the order in which `unzip -p` gives them
 _MODEL_FILES = ("classes.json", "config.yaml", "model.pth")
@@ -46,6 +47,10 @@ class ServingSettings:
     startup_timeout_s: int = 180
     threads: int | Literal["auto"] = "auto"
     score_threshold: float = 0.5
+
+    def tuned(self, layout: Layout) -> ServingSettings:
+        """The same with what was measured to be best."""
+        return replace(self, workers=layout.workers, threads=layout.threads, batch_size=layout.batch_size)
 
     def as_yaml(self) -> str:
         """TorchServe's own keys first; it passes the others on to the handler."""
@@ -94,6 +99,7 @@ def package_run(
     name: str | None = None,
     version: str = "1.0",
     settings: ServingSettings = ServingSettings(),
+    tuning: Tuning | None = None,
 ) -> Package:
     """Writes `<store>/<model>.mar`, whole or not at all.
 
@@ -103,11 +109,14 @@ def package_run(
         name: TorchServe's name of the model; the run's own by default.
         version: TorchServe's version of the model.
         settings: how to serve it.
+        tuning: what was measured on this machine; its choice goes into the settings, its table into the card.
 
     Raises:
         ConfigError: the run folder is incomplete or damaged, or the name is not one for TorchServe.
     """
     content = read_run(run)
+    if tuning:
+        settings = settings.tuned(tuning.chosen.layout)
     name = name or str(content.facts.get("model") or run.resolve().name)
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a model: letters, digits and _ - . only, a letter or digit first")
@@ -115,7 +124,7 @@ def package_run(
     # beside the result: the last step must be a rename within one file system
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=store) as folder:
         work = Path(folder)
-        digest = _stage(content, work / "stage", name, version, settings)
+        digest = _stage(content, work / "stage", name, version, settings, tuning)
         made = archive(work, name, version)
         without_times(made, work / "final.mar")
         target = store / f"{name}.mar"
@@ -160,7 +169,9 @@ def _portable_config(path: Path) -> str:
     return str(cfg.dump())
 
 
-def _stage(content: Run, folder: Path, name: str, version: str, settings: ServingSettings) -> str:
+def _stage(
+    content: Run, folder: Path, name: str, version: str, settings: ServingSettings, tuning: Tuning | None
+) -> str:
     """Lays everything out in `folder`; returns the digest."""
     folder.mkdir()
     shutil.copyfile(content.weights, folder / "model.pth")
@@ -168,7 +179,8 @@ def _stage(content: Run, folder: Path, name: str, version: str, settings: Servin
     (folder / "classes.json").write_text(json.dumps(content.class_names, ensure_ascii=False, indent=2) + "\n")
     (folder / "model-config.yaml").write_text(settings.as_yaml())
     digest = _digest([folder / file for file in _MODEL_FILES])
-    card = model_card(name, version, digest, content.facts, content.class_names, content.evaluation)
+    measured = tuning.to_json() if tuning else None
+    card = model_card(name, version, digest, content.facts, content.class_names, content.evaluation, measured)
     (folder / "model_card.json").write_text(json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
     (folder / "MODEL_CARD.md").write_text(model_card_text(card))
     add_source(folder)

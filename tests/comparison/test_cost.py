@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from maskserve.comparison import cost
-from maskserve.comparison.memory import peak_memory
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
+from maskserve.training.measured_worker import peak_memory
 from maskserve.training.run_folder import RunFolder
 from tests.runs import make_run
 

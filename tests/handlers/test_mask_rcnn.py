@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from maskserve.handlers import archive
 from maskserve.handlers.archive import thread_count
 from maskserve.handlers.mask_rcnn import MaskRcnnHandler
 from maskserve.handlers.reply import pack
@@ -163,11 +164,14 @@ def test_a_broken_archive_is_loud(archive_folder: Path, tmp_path: Path) -> None:
         MaskRcnnHandler().initialize(FakeContext(broken))
 
 
-def test_threads_are_the_archives_or_the_machines() -> None:
-    """A number is taken as it is; "auto" shares the physical cores among the model's workers."""
-    assert thread_count(3, 1) == 3
-    assert thread_count("auto", 1) >= 1
-    assert thread_count("auto", 1000) == 1
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(2, 1, 2), (2, 2, 1), (2, 3, 1), (6, 2, 3), (64, 1, 8)])
+def test_threads_are_the_archives_or_the_machines(
+    cores: int, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number is taken as it is; "auto" shares the cores among the model's workers, and ends at eight."""
+    monkeypatch.setattr(archive, "usable_cores", lambda: cores)
+    assert thread_count("auto", workers) == threads
+    assert thread_count(3, workers) == 3
 
 
 def test_the_entry_file_defines_one_class_and_imports_nothing_heavy() -> None:
