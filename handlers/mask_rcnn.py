@@ -25,13 +25,21 @@ class MaskRcnnHandler:
         from maskserve.handlers.batch import Engine
         from maskserve.handlers.telemetry import log_event
         from maskserve.modeling.config import load_cfg
+        from maskserve.modeling.device import check_precision
         from maskserve.modeling.predictor import Predictor
 
         properties = context.system_properties
         archive = Archive.read(Path(properties["model_dir"]), context.model_name)
         torch.set_num_threads(archive.threads)
+        device = device_of(properties)
+        precision = check_precision(archive.model.precision, device)
         predictor = Predictor(
-            load_cfg(archive.config), archive.class_names, weights=archive.weights, device=device_of(properties)
+            load_cfg(archive.config),
+            archive.class_names,
+            weights=archive.weights,
+            device=device,
+            precision=precision,
+            trunk=archive.trunk,
         )
         self._engine = Engine(predictor, archive.model, archive.score_threshold)
         self._engine.warm_up()
@@ -39,6 +47,7 @@ class MaskRcnnHandler:
             "model_loaded",
             model=archive.model.name,
             device=predictor.cfg.MODEL.DEVICE,
+            precision=precision,
             threads=archive.threads,
             source=Predictor.__call__.__code__.co_filename,
         )

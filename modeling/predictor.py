@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,15 +31,14 @@ from PIL import Image
 from torch import Tensor
 
 from maskserve.imaging.decode import to_pixels
-from maskserve.modeling.device import pick_device
+from maskserve.modeling.device import Precision, has_fast_bfloat16, pick_device
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.heads import prepare_heads
+from maskserve.modeling.openvino_trunk import OpenVinoTrunk
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.trunk import TorchTrunk, Trunk
 from maskserve.protos.errors import ConfigError
 
-Precision = Literal["fp32", "bf16"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MASK_SIZE = 28
 LISTED_KEYS = 3
 
@@ -77,10 +76,13 @@ class Predictor:
         weights: a state dict, or a file of one with Detectron2's names (tensors only).
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU when there is one).
         precision: "fp32" or "bf16", of convolutions and matrix products. A device that does not calculate in bfloat16
-            emulates it: slower, with the same answers.
+            emulates it: slower, with the same answers. "int8": of the trunk, on the CPU whatever `device` is; the heads
+            then calculate in bfloat16 where the CPU does, else in float32.
+        trunk: trunk.xml of `maskserve.training.quantize`, for "int8".
 
     Raises:
-        ConfigError: the config makes no Mask R-CNN, or classes or weights do not fit it.
+        ConfigError: the config makes no Mask R-CNN, classes, weights or trunk do not fit it, or int8 lacks its trunk or
+            OpenVINO.
     """
 
     def __init__(
@@ -91,8 +93,9 @@ class Predictor:
         weights: Path | str | Mapping[str, Tensor],
         device: str = "auto",
         precision: Precision = "fp32",
+        trunk: Path | None = None,
     ) -> None:
-        self.cfg = _inference_cfg(cfg, device)
+        self.cfg = _inference_cfg(cfg, "cpu" if precision == "int8" else device)
         self.class_names = tuple(class_names)
         if len(self.class_names) != self.cfg.MODEL.ROI_HEADS.NUM_CLASSES:
             raise ConfigError(
@@ -103,11 +106,11 @@ class Predictor:
         model = build_model(self.cfg)
         _load_exactly(model, weights if isinstance(weights, Mapping) else load_state_dict(Path(weights)))
         prepare(model)
-        dtype = _DTYPES[precision]
+        dtype = _dtype(precision)
         self._device: torch.device = model.device
         self._mean, self._std = (value.flatten().cpu() for value in (model.pixel_mean, model.pixel_std))
         self._stride = max(1, model.backbone.size_divisibility)
-        self._trunk: Trunk = TorchTrunk(model).to(dtype)
+        self.trunk: Trunk = _int8_trunk(trunk) if precision == "int8" else TorchTrunk(model).to(dtype)
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
         prepare_heads(self._heads, dtype, self._device)
 
@@ -131,7 +134,7 @@ class Predictor:
         pixels, inner_sizes = self.pixels([resize(image, self.network_size(_size(image))) for image in images])
         middle = time.perf_counter()
         with torch.inference_mode():
-            features, logits, deltas = self._trunk(pixels.to(self._device))
+            features, logits, deltas = self.trunk(pixels.to(self._device))
             proposals = propose(self._rpn, logits, deltas, inner_sizes)
             found, _ = self._heads(None, features, proposals)
             predictions = [_prediction(one, size) for one, size in zip(found, sizes, strict=True)]
@@ -200,6 +203,19 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"{path}: holds no state dict (names with tensors)")
     return dict(state)
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    """Of what torch calculates."""
+    if precision == "bf16" or (precision == "int8" and has_fast_bfloat16("cpu")):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _int8_trunk(path: Path | None) -> Trunk:
+    if path is None:
+        raise ConfigError("precision int8 needs the trunk.xml that `maskserve package --precision int8` makes")
+    return OpenVinoTrunk(path)
 
 
 def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:
