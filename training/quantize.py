@@ -60,7 +60,9 @@ def write_int8_trunk(
     """
     check_installed()
     chosen = spread(records, CALIBRATION_PHOTOS)
-    model = _quantised(to_openvino(predictor.trunk), [_pixels(predictor, record) for record in chosen], on_photo)
+    model = _quantised(
+        to_openvino(predictor.trunk), [calibration_pixels(predictor, record) for record in chosen], on_photo
+    )
     return write(model, folder)
 
 
@@ -107,7 +109,8 @@ class _Flat(nn.Module):
         return (*features.values(), *logits, *deltas)
 
 
-def _pixels(predictor: Predictor, record: Record) -> Tensor:
+def calibration_pixels(predictor: Predictor, record: Record) -> Tensor:
+    """The trunk's input of a record's photo, as the predictor makes it of a request's. Raises DataError."""
     photo = read_photo(record)
     pixels, _ = predictor.pixels([resize(photo, predictor.network_size(photo.shape[:2]))])
     return pixels
