@@ -1,6 +1,6 @@
 """What an unpacked archive says: which files are the model, how it is called, how the worker shall run it.
 
-model dir / model-config.yaml, model_card.json, classes.json, config.yaml, model.pth ─▶ Archive
+model dir / model-config.yaml, model_card.json, classes.json, config.yaml, model.pth (int8: trunk.xml) ─▶ Archive
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Archive:
 
     config: Path
     weights: Path
+    trunk: Path | None
+    """trunk.xml of precision int8."""
     class_names: tuple[str, ...]
     model: ModelInfo
     threads: int
@@ -41,6 +43,7 @@ class Archive:
         return cls(
             config=folder / "config.yaml",
             weights=folder / "model.pth",
+            trunk=folder / "trunk.xml" if settings["precision"] == "int8" else None,
             class_names=tuple(json.loads((folder / "classes.json").read_text())),
             model=ModelInfo(
                 name=model_name,

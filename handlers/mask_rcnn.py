@@ -25,6 +25,7 @@ class MaskRcnnHandler:
         from maskserve.handlers.batch import Engine
         from maskserve.handlers.telemetry import log_event
         from maskserve.modeling.config import load_cfg
+        from maskserve.modeling.device import check_precision
         from maskserve.modeling.predictor import Predictor
         from maskserve.modeling.process import prepare_process
 
@@ -32,8 +33,15 @@ class MaskRcnnHandler:
         properties = context.system_properties
         archive = Archive.read(Path(properties["model_dir"]), context.model_name)
         prepare_process(archive.threads)
+        device = device_of(properties)
+        precision = check_precision(archive.model.precision, device)
         predictor = Predictor(
-            load_cfg(archive.config), archive.class_names, weights=archive.weights, device=device_of(properties)
+            load_cfg(archive.config),
+            archive.class_names,
+            weights=archive.weights,
+            device=device,
+            precision=precision,
+            trunk=archive.trunk,
         )
         self._engine = Engine(predictor, archive.model, archive.score_threshold)
         loaded = time.perf_counter()
@@ -42,6 +50,7 @@ class MaskRcnnHandler:
             "model_loaded",
             model=archive.model.name,
             device=predictor.cfg.MODEL.DEVICE,
+            precision=precision,
             threads=archive.threads,
             import_s=round(imported - started, 2),
             load_s=round(loaded - imported, 2),

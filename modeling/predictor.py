@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,16 +27,15 @@ from PIL import Image
 from torch import Tensor
 
 from maskserve.imaging.decode import to_pixels
-from maskserve.modeling.device import pick_device
+from maskserve.modeling.device import Precision, has_fast_bfloat16, pick_device
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.heads import prepare_heads
 from maskserve.modeling.loading import load_network
+from maskserve.modeling.openvino_trunk import OpenVinoTrunk
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.trunk import TorchTrunk, Trunk
 from maskserve.protos.errors import ConfigError
 
-Precision = Literal["fp32", "bf16"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MASK_SIZE = 28
 
 
@@ -74,10 +72,13 @@ class Predictor:
         weights: a state dict, or a file of one with Detectron2's names (tensors only).
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU when there is one).
         precision: "fp32" or "bf16", of convolutions and matrix products. A device that does not calculate in bfloat16
-            emulates it: slower, with the same answers.
+            emulates it: slower, with the same answers. "int8": of the trunk, on the CPU whatever `device` is; the heads
+            then calculate in bfloat16 where the CPU does, else in float32.
+        trunk: trunk.xml of `maskserve.training.quantize`, for "int8".
 
     Raises:
-        ConfigError: the config makes no Mask R-CNN, or classes or weights do not fit it.
+        ConfigError: the config makes no Mask R-CNN, classes, weights or trunk do not fit it, or int8 lacks its trunk or
+            OpenVINO.
     """
 
     def __init__(
@@ -88,8 +89,9 @@ class Predictor:
         weights: Path | str | Mapping[str, Tensor],
         device: str = "auto",
         precision: Precision = "fp32",
+        trunk: Path | None = None,
     ) -> None:
-        self.cfg = _inference_cfg(cfg, device)
+        self.cfg = _inference_cfg(cfg, "cpu" if precision == "int8" else device)
         self.class_names = tuple(class_names)
         if len(self.class_names) != self.cfg.MODEL.ROI_HEADS.NUM_CLASSES:
             raise ConfigError(
@@ -99,11 +101,11 @@ class Predictor:
         self.precision = precision
         model = load_network(self.cfg, weights)
         prepare(model)
-        dtype = _DTYPES[precision]
+        dtype = _dtype(precision)
         self._device: torch.device = model.device
         self._mean, self._std = (value.flatten().cpu() for value in (model.pixel_mean, model.pixel_std))
         self._stride = max(1, model.backbone.size_divisibility)
-        self._trunk: Trunk = TorchTrunk(model).to(dtype)
+        self.trunk: Trunk = _int8_trunk(trunk) if precision == "int8" else TorchTrunk(model).to(dtype)
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
         prepare_heads(self._heads, dtype, self._device)
 
@@ -127,7 +129,7 @@ class Predictor:
         pixels, inner_sizes = self.pixels([resize(image, self.network_size(_size(image))) for image in images])
         middle = time.perf_counter()
         with torch.inference_mode():
-            features, logits, deltas = self._trunk(pixels.to(self._device))
+            features, logits, deltas = self.trunk(pixels.to(self._device))
             proposals = propose(self._rpn, logits, deltas, inner_sizes)
             found, _ = self._heads(None, features, proposals)
             predictions = [_prediction(one, size) for one, size in zip(found, sizes, strict=True)]
@@ -176,6 +178,19 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return image
     height, width = size
     return to_pixels(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    """Of what torch calculates."""
+    if precision == "bf16" or (precision == "int8" and has_fast_bfloat16("cpu")):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _int8_trunk(path: Path | None) -> Trunk:
+    if path is None:
+        raise ConfigError("precision int8 needs the trunk.xml that `maskserve package --precision int8` makes")
+    return OpenVinoTrunk(path)
 
 
 def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:

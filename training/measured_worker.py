@@ -28,7 +28,7 @@ from maskserve.protos.errors import ConfigError
 from maskserve.training.process import peak_memory_bytes
 
 if TYPE_CHECKING:
-    from maskserve.modeling.predictor import Precision
+    from maskserve.modeling.device import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,19 @@ class MeasuredWorker:
     Args:
         run: a run folder.
         photos: files, answered again and again in this order.
-        precision: the predictor's.
+        precision, trunk: the predictor's.
 
     Raises:
         ConfigError: the run or a photo cannot be loaded there.
     """
 
-    def __init__(self, run: Path, photos: Sequence[Path], precision: Precision = "fp32") -> None:
+    def __init__(
+        self, run: Path, photos: Sequence[Path], precision: Precision = "fp32", trunk: Path | None = None
+    ) -> None:
         self._run = run
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
         command = [sys.executable, "-m", "maskserve.training.measured_worker", str(run.resolve()), precision]
+        command.append(str(trunk.resolve()) if trunk else "")
         self._process = subprocess.Popen(
             [*command, *(str(photo.resolve()) for photo in photos)],
             env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,
@@ -132,12 +135,12 @@ def peak_memory(run: Path, photos: Sequence[Path]) -> int:
 class _Subject:
     """In the other process: the run's predictor, and the photos' files in memory."""
 
-    def __init__(self, run: Path, precision: Precision, photos: Sequence[Path]) -> None:
+    def __init__(self, run: Path, precision: Precision, trunk: Path | None, photos: Sequence[Path]) -> None:
         from maskserve.training.run_folder import RunFolder
 
         self._folder = RunFolder(run)
         self._cfg, self._class_names = self._folder.load_cfg(), self._folder.load_classes()
-        self._precision = precision
+        self._precision, self._trunk = precision, trunk
         self._files = [photo.read_bytes() for photo in photos]
         self._to_warm_up = self._files
 
@@ -148,7 +151,11 @@ class _Subject:
         if threads:
             prepare_process(threads)
         self._predictor = Predictor(
-            self._cfg, self._class_names, weights=self._folder.weights, precision=self._precision
+            self._cfg,
+            self._class_names,
+            weights=self._folder.weights,
+            precision=self._precision,
+            trunk=self._trunk,
         )
         for file in self._to_warm_up:
             self._answer([file])
@@ -175,8 +182,8 @@ class _Subject:
             to_segmentation(prediction, SegmentOptions(), self._class_names, ModelInfo("", "", ""))
 
 
-def _serve(run: Path, precision: Precision, photos: Sequence[Path]) -> None:
-    subject = _Subject(run, precision, photos)
+def _serve(run: Path, precision: Precision, trunk: Path | None, photos: Sequence[Path]) -> None:
+    subject = _Subject(run, precision, trunk, photos)
     for line in sys.stdin:
         command = json.loads(line)
         reply = subject.set_up(**command) if "threads" in command else subject.answer(**command)
@@ -184,4 +191,7 @@ def _serve(run: Path, precision: Precision, photos: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), cast("Precision", sys.argv[2]), [Path(name) for name in sys.argv[3:]])
+    _run, _precision, _trunk, *_photos = sys.argv[1:]
+    _serve(
+        Path(_run), cast("Precision", _precision), Path(_trunk) if _trunk else None, [Path(name) for name in _photos]
+    )

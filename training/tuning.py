@@ -18,9 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maskserve.modeling.device import pick_device
+from maskserve.modeling.device import Precision, pick_device
 from maskserve.modeling.machine import describe_machine, usable_cores, usable_memory_bytes
-from maskserve.modeling.predictor import Precision
 from maskserve.training.measured_worker import Answered, MeasuredWorker
 
 Objective = Literal["balanced", "latency", "throughput"]
@@ -133,6 +132,7 @@ def tune(
     objective: Objective = "balanced",
     batch_delay_ms: float = 10,
     precision: Precision = "fp32",
+    trunk: Path | None = None,
     cores: int | None = None,
     seconds: float = 60,
     on_window: Callable[[int, int], None] = lambda _done, _total: None,
@@ -144,7 +144,7 @@ def tune(
         photos: files, answered again and again by each worker.
         objective: see `choose`.
         batch_delay_ms: what a lone request waits where batches are more than 1.
-        precision: the predictor's.
+        precision, trunk: the predictor's.
         cores: that the model may use; None: all that this process may.
         seconds: of measuring, loading not counted; a window takes one photo at least, so slow models take longer.
         on_window: called with (windows measured, windows in all).
@@ -153,7 +153,7 @@ def tune(
         ConfigError: the run or a photo cannot be loaded in a process of its own.
     """
     cores, device = cores or usable_cores(), pick_device("auto")
-    with _Workers(run, photos, precision) as workers:
+    with _Workers(run, photos, precision, trunk) as workers:
         worker_bytes = workers.start_first(cores)
         fitting = 1 + int(MEMORY_SHARE * usable_memory_bytes()) // worker_bytes
         first = layouts(cores, fitting, device)
@@ -183,8 +183,8 @@ class _Clock:
 class _Workers:
     """Processes that take the shape of any layout; none is left after the block."""
 
-    def __init__(self, run: Path, photos: Sequence[Path], precision: Precision) -> None:
-        self._make = lambda: MeasuredWorker(run, photos, precision)
+    def __init__(self, run: Path, photos: Sequence[Path], precision: Precision, trunk: Path | None) -> None:
+        self._make = lambda: MeasuredWorker(run, photos, precision, trunk)
         self._stack = ExitStack()
         self._workers: list[MeasuredWorker] = []
         self._threads: dict[MeasuredWorker, int] = {}

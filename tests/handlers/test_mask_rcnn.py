@@ -14,9 +14,10 @@ from maskserve.handlers import archive
 from maskserve.handlers.archive import thread_count
 from maskserve.handlers.mask_rcnn import MaskRcnnHandler
 from maskserve.handlers.reply import pack
+from maskserve.modeling import device, openvino_trunk
 from maskserve.protos import wire
 from maskserve.protos.codec import decode_reply
-from maskserve.protos.errors import RequestError
+from maskserve.protos.errors import ConfigError, RequestError
 from maskserve.protos.types import ErrorCode, Segmentation
 
 
@@ -71,6 +72,27 @@ def loaded(archive_folder: Path) -> SimpleNamespace:
     handler, context = MaskRcnnHandler(), FakeContext(archive_folder)
     handler.initialize(context)
     return SimpleNamespace(handler=handler, context=context)
+
+
+@pytest.mark.parametrize(
+    ("precision", "says"),
+    [
+        ("bf16", r"this CPU .* does not calculate in bfloat16.*maskserve package"),
+        ("int8", r"OpenVINO, which is not installed here: pip install openvino"),
+        ("fp16", r"precision 'fp16': choose fp32, bf16, int8"),
+    ],
+)
+def test_a_precision_that_this_machine_does_not_have_is_said_at_load(
+    archive_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, says: str
+) -> None:
+    """The archive may come from another machine; what is missing and what to do is the last line of the log."""
+    monkeypatch.setattr(device, "has_fast_bfloat16", lambda _device: False)
+    monkeypatch.setattr(openvino_trunk, "find_spec", lambda _name: None)
+    folder = Path(shutil.copytree(archive_folder, tmp_path / "archive"))
+    settings = (folder / "model-config.yaml").read_text()
+    (folder / "model-config.yaml").write_text(settings.replace("fp32", precision))
+    with pytest.raises(ConfigError, match=says):
+        MaskRcnnHandler().initialize(FakeContext(folder))
 
 
 def test_a_batch_of_grpc_and_rest_rows_is_answered_in_their_own_forms(loaded: Any, photo: bytes) -> None:
