@@ -14,9 +14,8 @@ from detectron2.modeling import build_model
 from maskserve.comparison.arms import Arm
 from maskserve.comparison.results import ArmCost, ArmName, Cost
 from maskserve.modeling.complexity import measure_complexity
-from maskserve.modeling.machine import describe_machine
 from maskserve.modeling.predictor import Predictor, network_size
-from maskserve.training.latency import alternate
+from maskserve.training.latency import alternate, machine
 from maskserve.training.loader import Record
 from maskserve.training.measured_worker import peak_memory
 from maskserve.training.package import Package
@@ -52,7 +51,7 @@ def measure_cost(
     ratios = latencies[0] / latencies[1]
     low, high = median_interval(ratios, seed=seed, resamples=resamples)
     a, b = (_arm_cost(arm, packages[arm.name], records, spent) for arm, spent in zip(arms, latencies, strict=True))
-    return Cost(a, b, float(np.median(ratios)), low, high, describe_machine())
+    return Cost(a, b, float(np.median(ratios)), low, high, machine())
 
 
 def median_interval(values: np.ndarray, *, seed: int, resamples: int) -> tuple[float, float]:

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from maskserve.modeling.answer import to_segmentation
+from maskserve.modeling.machine import describe_machine
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.types import ModelInfo, SegmentOptions
 from maskserve.training.loader import Record, read_photo
@@ -41,6 +43,11 @@ def alternate(
         if index >= 0:
             on_round()
     return spent_ms
+
+
+def machine() -> str:
+    """What milliseconds that were measured in this process hold for."""
+    return f"{describe_machine()} with {torch.get_num_threads()} threads"
 
 
 def _timed_ms(predictor: Predictor, photo: np.ndarray) -> float:

@@ -20,13 +20,12 @@ import numpy as np
 import torch
 
 from maskserve.modeling.device import PRECISIONS, Precision, check_precision, has_fast_bfloat16, pick_device
-from maskserve.modeling.machine import describe_machine
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import Dataset, Manifest, dataset_dicts, load_dataset
 from maskserve.training.evaluate import evaluate
 from maskserve.training.evaluation_run import check_classes
-from maskserve.training.latency import alternate
+from maskserve.training.latency import alternate, machine
 from maskserve.training.loader import Record, spread
 from maskserve.training.quantize import (
     CALIBRATION_PHOTOS,
@@ -180,7 +179,7 @@ def _fastest(folder: RunFolder, photos: Split, budgets: Mapping[str, float], scr
     rows = _measured(predictors, judges, photos, timed, step)
     chosen = choose(rows, budgets)
     which = "val.json" if photos.val_ids is None else "every tenth training photo, which did not train the weights"
-    measurement = Measurement(rows, left_out, budgets, which, len(records), describe_machine())
+    measurement = Measurement(rows, left_out, budgets, which, len(records), machine())
     return Choice(chosen, trunk if chosen == "int8" else None, measurement)
 
 
