@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 POSITIVE = click.FloatRange(0, min_open=True)
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]
     """`2,4,8`: numbers above 0."""
 
     name = "N[,N...]"

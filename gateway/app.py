@@ -60,10 +60,11 @@ def create_app(settings: Settings, client: GatewayClient) -> Flask:
     )
     app.request_class = MemoryRequest
     metrics = Metrics()
+    readiness = Readiness(settings, client)
     gateway = Gateway(
         settings=settings,
-        dispatcher=Dispatcher(settings, client, metrics),
-        readiness=Readiness(settings, client),
+        dispatcher=Dispatcher(settings, client, metrics, readiness.workers),
+        readiness=readiness,
         easel=Easel(settings.limits.drawings),
         metrics=metrics,
     )

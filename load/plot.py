@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,7 +12,11 @@ from matplotlib.figure import Figure
 
 from maskserve.load.summary import Step
 
-_STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "svg.hashsalt": "maskserve"}
+_STYLE: dict[Any, object] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 9,
+}
 # told apart by shade and dash, too
 _PERCENTILES = (
     ("p50_ms", "median", "#a78bdb", ":"),
