@@ -43,7 +43,8 @@ def _even(rate: float) -> Iterator[float]:
 
 
 def _poisson(rate: float, seed: int) -> Iterator[float]:
-    random = np.random.default_rng(seed)
+    # another stream for each rate: one unlucky start must not be in all points of a sweep
+    random = np.random.default_rng((seed, round(rate * 1000)))
     due_s = 0.0
     while True:
         due_s += float(random.exponential(1 / rate))
