@@ -35,7 +35,7 @@ test: setup ## all tests, the real TorchServe included
 lint: setup ## ruff, mypy, import-linter
 	@mkdir -p .cache/namespace && ln -sfn ../.. .cache/namespace/maskserve
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy $(foreach p,cli client comparison gateway handlers imaging modeling protos training,-p maskserve.$(p))
+	@$(BIN)/mypy $(foreach p,cli client comparison gateway handlers imaging load modeling protos training,-p maskserve.$(p))
 	@$(BIN)/lint-imports
 
 format: setup ## ruff, in place
