@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.modeling import build_model
 
 from maskserve.comparison.arms import Arm
 from maskserve.comparison.memory import peak_memory
@@ -103,7 +104,7 @@ def _timed_ms(predictor: Predictor, photo: np.ndarray) -> float:
 
 
 def _arm_cost(arm: Arm, package: Package, records: Sequence[Record], latency_ms: np.ndarray) -> ArmCost:
-    complexity = measure_complexity(arm.predictor, _median_size(arm.predictor, records))
+    complexity = measure_complexity(build_model(arm.predictor.cfg), _median_size(arm.predictor, records))
     some = [records[index * len(records) // MEMORY_PHOTOS] for index in range(MEMORY_PHOTOS)]
     p50, p95 = np.percentile(latency_ms, (50, 95))
     return ArmCost(

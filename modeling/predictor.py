@@ -1,7 +1,10 @@
 """A batch of RGB photos in, instances in original pixels out: the one predictor of worker, evaluation and CLI.
 
-    images ─▶ resize (shortest edge) ─▶ colour order, normalise, pad ─▶ one forward ─▶ boxes back to original px
-                                                                                      masks stay M×M probabilities
+    images ─▶ resize (shortest edge) ─▶ normalise, pad ─▶ trunk ─▶ proposals ─▶ heads ─▶ boxes back to original px
+                                                                                       masks stay M×M probabilities
+
+The network is Detectron2's, made ready to answer: norms folded, channels last, ROIAlign on all threads, the trunk in
+the precision that is asked for. In float32 the answers are Detectron2's, to rounding.
 
 Masks are pasted later and only where they are wanted (`maskserve.modeling.answer`): a full-frame mask of a
 12-megapixel photo costs 12 MB.
@@ -17,7 +20,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,8 +30,16 @@ from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor
 
+from maskserve.imaging.decode import to_pixels
+from maskserve.modeling.device import pick_device
+from maskserve.modeling.fold import prepare
+from maskserve.modeling.heads import prepare_heads
+from maskserve.modeling.proposals import propose
+from maskserve.modeling.trunk import TorchTrunk, Trunk
 from maskserve.protos.errors import ConfigError
 
+Precision = Literal["fp32", "bf16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MASK_SIZE = 28
 LISTED_KEYS = 3
 
@@ -65,6 +76,8 @@ class Predictor:
         class_names: one per class of the model, in order.
         weights: a state dict, or a file of one with Detectron2's names (tensors only).
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU when there is one).
+        precision: "fp32" or "bf16", of convolutions and matrix products. A device that does not calculate in bfloat16
+            emulates it: slower, with the same answers.
 
     Raises:
         ConfigError: the config makes no Mask R-CNN, or classes or weights do not fit it.
@@ -77,6 +90,7 @@ class Predictor:
         *,
         weights: Path | str | Mapping[str, Tensor],
         device: str = "auto",
+        precision: Precision = "fp32",
     ) -> None:
         self.cfg = _inference_cfg(cfg, device)
         self.class_names = tuple(class_names)
@@ -85,16 +99,26 @@ class Predictor:
                 f"the config has {self.cfg.MODEL.ROI_HEADS.NUM_CLASSES} classes (MODEL.ROI_HEADS.NUM_CLASSES), "
                 f"but {len(self.class_names)} class names were given: {', '.join(self.class_names)}"
             )
-        self.model = build_model(self.cfg)
-        state = weights if isinstance(weights, Mapping) else load_state_dict(Path(weights))
-        _load_exactly(self.model, state)
-        self.model.eval()
+        self.precision = precision
+        model = build_model(self.cfg)
+        _load_exactly(model, weights if isinstance(weights, Mapping) else load_state_dict(Path(weights)))
+        prepare(model)
+        dtype = _DTYPES[precision]
+        self._device: torch.device = model.device
+        self._mean, self._std = (value.flatten().cpu() for value in (model.pixel_mean, model.pixel_std))
+        self._stride = max(1, model.backbone.size_divisibility)
+        self._trunk: Trunk = TorchTrunk(model).to(dtype)
+        self._rpn, self._heads = model.proposal_generator, model.roi_heads
+        prepare_heads(self._heads, dtype, self._device)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> tuple[list[Prediction], StageTimes]:
+    def __call__(
+        self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[Prediction], StageTimes]:
         """Segment a batch with one forward.
 
         Args:
             images: uint8 (H, W, 3) RGB, any sizes.
+            sizes: (height, width) of the originals, in whose px the answers are, where images were decoded smaller.
 
         Returns:
             One prediction per image in the same order (all the model finds above its own lowest threshold,
@@ -102,22 +126,40 @@ class Predictor:
         """
         if not images:
             return [], StageTimes(0.0, 0.0)
+        sizes = sizes or [_size(image) for image in images]
         start = time.perf_counter()
-        inputs = [{"image": self._input(image)} for image in images]
+        pixels, inner_sizes = self.pixels([resize(image, self.network_size(_size(image))) for image in images])
         middle = time.perf_counter()
         with torch.inference_mode():
-            outputs = self.model.inference(inputs, do_postprocess=False)
-            predictions = [_prediction(out, _size(image)) for out, image in zip(outputs, images, strict=True)]
+            features, logits, deltas = self._trunk(pixels.to(self._device))
+            proposals = propose(self._rpn, logits, deltas, inner_sizes)
+            found, _ = self._heads(None, features, proposals)
+            predictions = [_prediction(one, size) for one, size in zip(found, sizes, strict=True)]
         end = time.perf_counter()
         return predictions, StageTimes((middle - start) * 1000, (end - middle) * 1000)
 
-    def _input(self, image: np.ndarray) -> Tensor:
-        """float32 (3, h, w), 0..255 in the model's colour order; the model itself subtracts the mean and pads."""
-        size = network_size(_size(image), self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
-        pixels = resize(image, size)
-        if self.cfg.INPUT.FORMAT == "BGR":
-            pixels = pixels[:, :, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which the network sees an image of `size`."""
+        return network_size(size, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
+
+    def pixels(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """The trunk's input: float32 (B, 3, H, W), channels last, normalised, padded with 0 to the right and below.
+
+        Args:
+            images: uint8 (h, w, 3) RGB at the network's size.
+
+        Returns:
+            The batch, and each image's (height, width) in it.
+        """
+        sizes = [_size(image) for image in images]
+        height, width = (-(-max(sides) // self._stride) * self._stride for sides in zip(*sizes, strict=True))
+        batch = torch.zeros(len(images), height, width, 3)
+        for place, image in zip(batch, images, strict=True):
+            if self.cfg.INPUT.FORMAT == "BGR":
+                image = image[:, :, ::-1].copy()
+            inside = place[: image.shape[0], : image.shape[1]]
+            torch.sub(torch.from_numpy(image), self._mean, out=inside).div_(self._std)
+        return batch.permute(0, 3, 1, 2), sizes
 
 
 def network_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
@@ -137,7 +179,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if _size(image) == size:
         return image
     height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return to_pixels(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
@@ -158,13 +200,6 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"{path}: holds no state dict (names with tensors)")
     return dict(state)
-
-
-def pick_device(device: str) -> str:
-    """The device itself, or for "auto" a GPU when there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:

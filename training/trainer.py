@@ -23,6 +23,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.training.ema import WeightAverage
 from maskserve.training.hooks import Checkpoint, EarlyStop, Progress, Report, State, Validation
 from maskserve.training.loader import Record, train_loader
@@ -104,13 +105,6 @@ def precision(cfg: CfgNode) -> torch.dtype:
 def _device_type(cfg: CfgNode) -> str:
     device: str = cfg.MODEL.DEVICE.partition(":")[0]
     return device
-
-
-def has_fast_bfloat16(device: str) -> bool:
-    """Whether the device calculates in bfloat16; where it is emulated, FP32 is several times faster."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
