@@ -36,7 +36,7 @@ class ChannelsLastPooler(nn.Module):
 
     def __init__(self, pooler: ROIPooler, dtype: torch.dtype) -> None:
         super().__init__()
-        self._pooler, self._dtype = pooler, dtype
+        self.pooler, self._dtype = pooler, dtype
         self.output_size: tuple[int, int] = pooler.output_size
 
     def forward(self, features: list[Tensor], box_lists: list[Boxes]) -> Tensor:
@@ -45,15 +45,16 @@ class ChannelsLastPooler(nn.Module):
         images = torch.repeat_interleave(torch.arange(len(box_lists)), torch.tensor([len(one) for one in box_lists]))
         side, channels = self.output_size[0], features[0].shape[1]
         pooled = torch.empty(len(boxes), side, side, channels)
-        levels = self._levels(box_lists)
-        for level, (feature, align) in enumerate(zip(features, self._pooler.level_poolers, strict=True)):
+        levels = self.levels(box_lists)
+        for level, (feature, align) in enumerate(zip(features, self.pooler.level_poolers, strict=True)):
             chosen = torch.nonzero(levels == level)[:, 0]
             if len(chosen):
                 _align(feature, images[chosen], boxes[chosen], align, chosen, pooled)
         return pooled.permute(0, 3, 1, 2).to(self._dtype)
 
-    def _levels(self, box_lists: list[Boxes]) -> Tensor:
-        own = self._pooler
+    def levels(self, box_lists: list[Boxes]) -> Tensor:
+        """The level that each box is pooled from, 0 for the first: (R,) int64."""
+        own = self.pooler
         if own.min_level == own.max_level:
             return torch.zeros(sum(map(len, box_lists)), dtype=torch.int64)
         return assign_boxes_to_levels(
@@ -77,14 +78,15 @@ def _align(feature: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, plac
     kernel = _kernel()
     shares = np.array_split(np.arange(len(scaled)), max(1, min(torch.get_num_threads(), len(scaled) // SMALLEST_SHARE)))
     calls = [(pixels, image_of[share], scaled[share], ratio, where[share], target) for share in shares]
-    waiting = [_threads(len(calls) - 1).submit(kernel, *call) for call in calls[1:]]
+    waiting = [threads(len(calls) - 1).submit(kernel, *call) for call in calls[1:]]
     kernel(*calls[0])
     for one in waiting:
         one.result()
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
+def threads(count: int) -> ThreadPoolExecutor:
+    """So many threads, for kernels that give Python's lock free."""
     return ThreadPoolExecutor(max_workers=max(1, count), thread_name_prefix="roi_align")
 
 
@@ -95,14 +97,14 @@ def _kernel() -> Callable[..., None]:
 
     # "reassoc" and "contract" allow vectors and fused multiply-adds; infinities and NaN keep their meaning
     compile_ = numba.njit(nogil=True, fastmath={"reassoc", "contract"})
-    taps = compile_(_taps)
+    along = compile_(taps)
 
     def pool(pixels: Any, image_of: Any, boxes: Any, ratio: int, places: Any, target: Any) -> None:
         _, height, width, channels = pixels.shape
         side = target.shape[1]
         for index in range(boxes.shape[0]):
-            first_x, weight_x = taps(boxes[index, 0], boxes[index, 2], side, ratio, width)
-            first_y, weight_y = taps(boxes[index, 1], boxes[index, 3], side, ratio, height)
+            first_x, weight_x = along(boxes[index, 0], boxes[index, 2], side, ratio, width)
+            first_y, weight_y = along(boxes[index, 1], boxes[index, 3], side, ratio, height)
             for cell_y in range(side):
                 for cell_x in range(side):
                     out = target[places[index], cell_y, cell_x]
@@ -119,7 +121,7 @@ def _kernel() -> Callable[..., None]:
     return compile_(pool)
 
 
-def _taps(start: Any, stop: Any, cells: int, ratio: int, length: int) -> Any:
+def taps(start: Any, stop: Any, cells: int, ratio: int, length: int) -> Any:
     """(first pixel of each cell (S,), weights of the pixels from there on (S, K)) along one axis; compiled.
 
     As torchvision's kernel has it: samples further than a pixel outside count 0, others are moved to the edge; without

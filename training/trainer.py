@@ -28,6 +28,7 @@ from maskserve.training.ema import WeightAverage
 from maskserve.training.hooks import Checkpoint, EarlyStop, Progress, Report, State, Validation
 from maskserve.training.loader import Record, train_loader
 from maskserve.training.naming import PREFIX
+from maskserve.training.quick_parts import quicken
 from maskserve.training.run_folder import RunFolder
 from maskserve.training.step import StepTrainer
 
@@ -51,6 +52,8 @@ def build_trainer(
     """
     model.to(memory_format=torch.channels_last)  # convolutions are 1.3 to 4 times faster
     cast(Any, model).roi_heads.mask_head.loss_weight = cfg.MODEL.ROI_MASK_HEAD.LOSS_WEIGHT
+    if _device_type(cfg) == "cpu":
+        quicken(model)
     optimizer = build_optimizer(cfg, model)
     loader = train_loader(cfg, records, first_step=first_step)
     average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
