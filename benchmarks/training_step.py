@@ -138,7 +138,9 @@ def _detectron2(workload: Workload, folder: Path) -> Any:
     cfg.DATALOADER.NUM_WORKERS = D2_WORKERS
     cfg.DATASETS.TRAIN = ("benchmark_train",)
     DatasetCatalog.register("benchmark_train", lambda: records)
-    MetadataCatalog.get("benchmark_train").thing_classes = [str(index) for index in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]
+    MetadataCatalog.get("benchmark_train").thing_classes = [
+        str(index) for index in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    ]
     mixed = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE.startswith("cuda")  # AMPTrainer works on GPUs alone
     optimizer = build_optimizer(cfg, model)
     trainer = (AMPTrainer if mixed else SimpleTrainer)(model, build_detection_train_loader(cfg), optimizer)

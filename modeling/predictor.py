@@ -23,16 +23,15 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
-from PIL import Image
 from torch import Tensor
 
-from maskserve.imaging.decode import to_pixels
 from maskserve.modeling.device import Precision, has_fast_bfloat16, pick_device
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.heads import prepare_heads
 from maskserve.modeling.loading import load_network
 from maskserve.modeling.openvino_trunk import OpenVinoTrunk
 from maskserve.modeling.proposals import propose
+from maskserve.modeling.resize import resize
 from maskserve.modeling.trunk import TorchTrunk, Trunk
 from maskserve.protos.errors import ConfigError
 
@@ -126,7 +125,7 @@ class Predictor:
             return [], StageTimes(0.0, 0.0)
         sizes = sizes or [_size(image) for image in images]
         start = time.perf_counter()
-        pixels, inner_sizes = self.pixels([resize(image, self.network_size(_size(image))) for image in images])
+        pixels, inner_sizes = self.pixels(images, sizes)
         middle = time.perf_counter()
         with torch.inference_mode():
             features, logits, deltas = self.trunk(pixels.to(self._device))
@@ -140,24 +139,27 @@ class Predictor:
         """(height, width) at which the network sees an image of `size`."""
         return network_size(size, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
 
-    def pixels(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:
+    def pixels(
+        self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, list[tuple[int, int]]]:
         """The trunk's input: float32 (B, 3, H, W), channels last, normalised, padded with 0 to the right and below.
 
         Args:
-            images: uint8 (h, w, 3) RGB at the network's size.
+            images, sizes: as of a call.
 
         Returns:
             The batch, and each image's (height, width) in it.
         """
-        sizes = [_size(image) for image in images]
-        height, width = (-(-max(sides) // self._stride) * self._stride for sides in zip(*sizes, strict=True))
-        batch = torch.zeros(len(images), height, width, 3)
-        for place, image in zip(batch, images, strict=True):
+        shown = [resize(image, self.network_size(size), size) for image, size in zip(images, sizes, strict=True)]
+        inner_sizes = [_size(image) for image in shown]
+        height, width = (-(-max(sides) // self._stride) * self._stride for sides in zip(*inner_sizes, strict=True))
+        batch = torch.zeros(len(shown), height, width, 3)
+        for place, image in zip(batch, shown, strict=True):
             if self.cfg.INPUT.FORMAT == "BGR":
                 image = image[:, :, ::-1].copy()
             inside = place[: image.shape[0], : image.shape[1]]
             torch.sub(torch.from_numpy(image), self._mean, out=inside).div_(self._std)
-        return batch.permute(0, 3, 1, 2), sizes
+        return batch.permute(0, 3, 1, 2), inner_sizes
 
 
 def network_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
@@ -170,14 +172,6 @@ def network_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
     height, width = size
     scale = min(min_size / min(height, width), max_size / max(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) ─▶ uint8 (*size, 3), Pillow's bilinear filter (it averages when it shrinks)."""
-    if _size(image) == size:
-        return image
-    height, width = size
-    return to_pixels(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _dtype(precision: Precision) -> torch.dtype:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.layers import ROIAlign
 from detectron2.structures import Boxes
@@ -105,9 +104,7 @@ def _kernel() -> Callable[..., None]:
                             weight = weight_y[cell_y, row] * weight_x[cell_x, column]
                             if weight == 0:
                                 continue
-                            pixel = pixels[
-                                image_of[index], first_y[cell_y] + row, first_x[cell_x] + column, first:last
-                            ]
+                            pixel = pixels[image_of[index], first_y[cell_y] + row, first_x[cell_x] + column, first:last]
                             for channel in range(cell.shape[0]):
                                 pixel[channel] += weight * cell[channel]
 

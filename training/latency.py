@@ -19,7 +19,7 @@ from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.machine import describe_machine
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.types import ModelInfo, SegmentOptions
-from maskserve.training.loader import Record, read_photo
+from maskserve.training.loader import Record, read_as_served
 
 WARM_UPS = 3
 """Rounds before the clock counts."""
@@ -35,9 +35,9 @@ def alternate(
     """
     spent_ms = np.zeros((len(predictors), len(records)))
     for index in range(-WARM_UPS, len(records)):
-        photo = read_photo(records[max(0, index)])
+        record = records[max(0, index)]
         for place in range(len(predictors))[:: 1 if index % 2 == 0 else -1]:
-            took_ms = _timed_ms(predictors[place], photo)
+            took_ms = _timed_ms(predictors[place], record)
             if index >= 0:
                 spent_ms[place, index] = took_ms
         if index >= 0:
@@ -50,8 +50,9 @@ def machine() -> str:
     return f"{describe_machine()} with {torch.get_num_threads()} threads"
 
 
-def _timed_ms(predictor: Predictor, photo: np.ndarray) -> float:
+def _timed_ms(predictor: Predictor, record: Record) -> float:
+    photo, size = read_as_served(record, predictor.network_size)
     start = time.perf_counter()
-    (prediction,), _ = predictor([photo])
+    (prediction,), _ = predictor([photo], [size])
     to_segmentation(prediction, SegmentOptions(), predictor.class_names, _MODEL)
     return (time.perf_counter() - start) * 1000

@@ -175,9 +175,10 @@ class _Subject:
     def _answer(self, files: Sequence[bytes]) -> None:
         from maskserve.modeling.answer import to_segmentation
         from maskserve.protos.types import ModelInfo, SegmentOptions
-        from maskserve.training.datasets.photos import decode_photo
+        from maskserve.training.datasets.photos import decode_as_served
 
-        predictions, _ = self._predictor([decode_photo(file) for file in files])
+        read = [decode_as_served(file, self._predictor.network_size) for file in files]
+        predictions, _ = self._predictor([pixels for pixels, _ in read], [size for _, size in read])
         for prediction in predictions:
             to_segmentation(prediction, SegmentOptions(), self._class_names, ModelInfo("", "", ""))
 

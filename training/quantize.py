@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from maskserve.modeling.openvino_trunk import load_openvino, output_names
-from maskserve.modeling.predictor import Predictor, resize
+from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Trunk
 from maskserve.protos.errors import ConfigError
-from maskserve.training.loader import Record, read_photo, spread
+from maskserve.training.loader import Record, read_as_served, spread
 
 CALIBRATION_PHOTOS = 64
 INSTALL = "pip install 'maskserve[int8]'"
@@ -111,9 +111,8 @@ class _Flat(nn.Module):
 
 def calibration_pixels(predictor: Predictor, record: Record) -> Tensor:
     """The trunk's input of a record's photo, as the predictor makes it of a request's. Raises DataError."""
-    photo = read_photo(record)
-    pixels, _ = predictor.pixels([resize(photo, predictor.network_size(photo.shape[:2]))])
-    return pixels
+    photo, size = read_as_served(record, predictor.network_size)
+    return predictor.pixels([photo], [size])[0]
 
 
 def _quantised(model: Any, photos: Sequence[Tensor], on_photo: Callable[[], None]) -> Any:

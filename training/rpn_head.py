@@ -102,7 +102,9 @@ def _level(
         places, within = _neighbours(positions, *feature.shape[2:])
         patches = pixels[places].float() * within[:, None]
         for total, part in zip(
-            sums, (inner.t() @ patches.view(len(positions), -1), inner.sum(0), outer.t() @ middle, outer.sum(0)), strict=True
+            sums,
+            (inner.t() @ patches.view(len(positions), -1), inner.sum(0), outer.t() @ middle, outer.sum(0)),
+            strict=True,
         ):
             total += part
         result.index_add_(0, places, (inner @ kernel).view(len(places), -1) * within[:, None])

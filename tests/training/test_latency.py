@@ -27,9 +27,9 @@ class Counted(Predictor):
         super().__init__(folder.load_cfg(), folder.load_classes(), weights=folder.weights)
         self.name, self.calls = name, calls
 
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: Any, sizes: Any = None) -> Any:
         self.calls.append(self.name)
-        return super().__call__(images)
+        return super().__call__(images, sizes)
 
 
 @pytest.mark.parametrize(("names", "order"), [("ab", "abbaabba"), ("abc", "abccbaabccba")])
