@@ -239,7 +239,10 @@ def _measure(candidates: Sequence[Layout], workers: _Workers, clock: _Clock) -> 
 def _measure_batches(
     best: Measured, device: str, batch_delay_ms: float, workers: _Workers, clock: _Clock
 ) -> list[Measured]:
-    """Rows of the best layout's larger batches; their images/s relative to those of batch 1, measured in turns."""
+    """Rows of the best layout's larger batches; their images/s relative to those of batch 1, measured in turns.
+
+    Batches that no memory was there for are left out.
+    """
     candidates = batches(best.layout, device)
     together: dict[Layout, list[list[Answered]]] = {layout: [] for layout in candidates}
     for layout in _in_turns(candidates):
@@ -254,6 +257,7 @@ def _measure_batches(
             latency_p95_ms=best.latency_p95_ms + batch_delay_ms,
         )
         for row in rows[1:]
+        if row.images_per_s > 0
     ]
 
 
