@@ -11,8 +11,9 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from maskserve.training.layouts import Objective
     from maskserve.training.package import Package
-    from maskserve.training.tuning import Objective, Tuning
+    from maskserve.training.tuning import Tuning
 
 OBJECTIVES = ("balanced", "latency", "throughput")
 

@@ -28,8 +28,9 @@ from maskserve.modeling.config import load_cfg
 from maskserve.modeling.loading import load_state_dict
 from maskserve.protos.errors import ConfigError
 from maskserve.training.archive import add_source, archive, without_times
+from maskserve.training.layouts import Layout
 from maskserve.training.model_card import model_card, model_card_text
-from maskserve.training.tuning import Layout, Tuning
+from maskserve.training.tuning import Tuning
 
 # in the order in which `unzip -p` gives them
 _MODEL_FILES = ("classes.json", "config.yaml", "model.pth")

@@ -23,8 +23,7 @@ from maskserve.cli import package as command
 from maskserve.cli.main import main
 from maskserve.protos.errors import ConfigError
 from maskserve.training import tuning_photos
-from maskserve.training.measured_worker import MeasuredWorker, _Subject
-from maskserve.training.tuning import (
+from maskserve.training.layouts import (
     MOST_LAYOUTS,
     OBJECTIVES,
     Layout,
@@ -34,6 +33,7 @@ from maskserve.training.tuning import (
     choose,
     layouts,
 )
+from maskserve.training.measured_worker import MeasuredWorker, _Subject
 from tests.runs import make_run
 
 PLENTY = 1000
