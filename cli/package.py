@@ -11,10 +11,11 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from maskserve.training.layouts import Objective
     from maskserve.training.package import Package
     from maskserve.training.precision import Choice, Measurement
     from maskserve.training.precision import Request as PrecisionRequest
-    from maskserve.training.tuning import Objective, Tuning
+    from maskserve.training.tuning import Tuning
 
 OBJECTIVES = ("balanced", "latency", "throughput")
 

@@ -36,6 +36,7 @@ class Answered:
     """What a worker did in a stretch of time."""
 
     photos: int
+    """0: the GPU had no memory for such a batch."""
     elapsed_s: float
     latencies_ms: tuple[float, ...]
     """Of each batch, from a file's bytes to encoded masks."""
@@ -163,11 +164,16 @@ class _Subject:
         return {"peak_memory_bytes": peak_memory_bytes()}
 
     def answer(self, batch_size: int, seconds: float) -> dict[str, Any]:
+        import torch
+
         files = cycle(self._files)
         latencies_ms: list[float] = []
         start = now = time.perf_counter()
         while now - start < seconds or not latencies_ms:
-            self._answer(list(islice(files, batch_size)))
+            try:
+                self._answer(list(islice(files, batch_size)))
+            except torch.OutOfMemoryError:
+                return {"photos": 0, "elapsed_s": time.perf_counter() - start, "latencies_ms": [0.0]}
             before, now = now, time.perf_counter()
             latencies_ms.append((now - before) * 1000)
         return {"photos": batch_size * len(latencies_ms), "elapsed_s": now - start, "latencies_ms": latencies_ms}

@@ -30,9 +30,10 @@ from maskserve.modeling.loading import load_state_dict
 from maskserve.modeling.openvino_trunk import TRUNK_FILES
 from maskserve.protos.errors import ConfigError
 from maskserve.training.archive import add_source, archive, without_times
+from maskserve.training.layouts import Layout
 from maskserve.training.model_card import model_card, model_card_text
 from maskserve.training.precision import Choice
-from maskserve.training.tuning import Layout, Tuning
+from maskserve.training.tuning import Tuning
 
 # in the order in which `unzip -p` gives them
 _MODEL_FILES = ("classes.json", "config.yaml", "model.pth", *TRUNK_FILES)

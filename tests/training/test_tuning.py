@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import psutil
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
@@ -22,8 +23,7 @@ from maskserve.cli import package as command
 from maskserve.cli.main import main
 from maskserve.protos.errors import ConfigError
 from maskserve.training import tuning_photos
-from maskserve.training.measured_worker import MeasuredWorker
-from maskserve.training.tuning import (
+from maskserve.training.layouts import (
     MOST_LAYOUTS,
     OBJECTIVES,
     Layout,
@@ -33,6 +33,7 @@ from maskserve.training.tuning import (
     choose,
     layouts,
 )
+from maskserve.training.measured_worker import MeasuredWorker, _Subject
 from tests.runs import make_run
 
 PLENTY = 1000
@@ -163,6 +164,21 @@ def test_a_measured_process_that_fails_says_why(run: Path, tmp_path: Path):
         worker.begin_setup(1)
         with pytest.raises(ConfigError, match="no readable photo"):
             worker.finish_setup()
+
+
+def test_a_batch_without_memory_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    """The process stays, and answers smaller ones."""
+    monkeypatch.setattr(_Subject, "__init__", lambda self: None)
+    subject = _Subject()
+    subject._files = [b"photo"]
+
+    def answer(files: list[bytes]) -> None:
+        if len(files) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(subject, "_answer", answer)
+    assert subject.answer(2, 0)["photos"] == 2
+    assert subject.answer(4, 0)["photos"] == 0
 
 
 def test_photos_are_the_run_s_own_or_drawn(run: Path, pandas: Path, tmp_path: Path):
