@@ -1,4 +1,4 @@
-"""A trunk on OpenVINO answers like torch's: to rounding in float32, closely in int8; its bytes depend on nothing else."""
+"""A trunk on OpenVINO answers like torch's: to rounding in float32, closely in int8; the same input, the same bytes."""
 
 from __future__ import annotations
 
