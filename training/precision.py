@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from maskserve.modeling.allocator import keep_freed_memory
 from maskserve.modeling.device import PRECISIONS, Precision, check_precision, has_fast_bfloat16, pick_device
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
@@ -166,6 +167,7 @@ def _fastest(folder: RunFolder, photos: Split, budgets: Mapping[str, float], scr
             "to spare some; give it one, or choose the --precision yourself"
         )
     records = [one for one in dataset_dicts(judges) if photos.val_ids is None or one["image_id"] in photos.val_ids]
+    keep_freed_memory()  # as a worker does: fresh memory costs fp32, whose activations are larger, more time
     candidates, left_out = _candidates()
     timed = spread(records, LATENCY_PHOTOS)
     calibrated = min(CALIBRATION_PHOTOS, len(photos.records)) if "int8" in candidates else 0

@@ -81,11 +81,15 @@ def test_every_network_answers_as_detectron2_does(name: str):
     for expected, got, image in zip(theirs, ours, images, strict=True):
         height, width = expected.image_size
         scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
-        assert len(got.scores) == len(expected)
-        np.testing.assert_allclose(got.scores, expected.scores, atol=2e-4)
-        np.testing.assert_allclose(got.boxes_xyxy, expected.pred_boxes.tensor.numpy() * scale, atol=0.05)
-        np.testing.assert_allclose(got.mask_probs, expected.pred_masks[:, 0], atol=2e-3)
-        np.testing.assert_array_equal(got.class_ids, expected.pred_classes)
+        boxes = expected.pred_boxes.tensor.numpy() * scale
+        assert len(got.scores) == len(boxes)
+        # two scores that differ by rounding alone may change places
+        mine = [int(np.abs(got.boxes_xyxy - box).max(1).argmin()) for box in boxes]
+        assert sorted(mine) == list(range(len(boxes)))
+        np.testing.assert_allclose(got.scores[mine], expected.scores, atol=2e-4)
+        np.testing.assert_allclose(got.boxes_xyxy[mine], boxes, atol=0.05)
+        np.testing.assert_allclose(got.mask_probs[mine], expected.pred_masks[:, 0], atol=2e-3)
+        np.testing.assert_array_equal(got.class_ids[mine], expected.pred_classes)
 
 
 def test_bfloat16_gives_nearly_the_same_answer_and_decides_in_float32():

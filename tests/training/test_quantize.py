@@ -1,4 +1,4 @@
-"""A trunk on OpenVINO answers like torch's: to rounding in float32, closely in int8; the same bytes each time."""
+"""A trunk on OpenVINO answers like torch's: to rounding in float32, closely in int8; the same input, the same bytes."""
 
 from __future__ import annotations
 
