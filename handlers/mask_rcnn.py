@@ -24,9 +24,11 @@ class MaskRcnnHandler:
         from maskserve.handlers.archive import Archive, device_of
         from maskserve.handlers.batch import Engine
         from maskserve.handlers.telemetry import log_event
+        from maskserve.modeling.allocator import keep_freed_memory
         from maskserve.modeling.config import load_cfg
         from maskserve.modeling.predictor import Predictor
 
+        keep_freed_memory()
         properties = context.system_properties
         archive = Archive.read(Path(properties["model_dir"]), context.model_name)
         torch.set_num_threads(archive.threads)

@@ -8,6 +8,8 @@ W' = W · γ / √(σ² + ε), b' = β + (b − μ) · γ / √(σ² + ε)   (Ja
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
@@ -23,12 +25,12 @@ def prepare(model: nn.Module) -> None:
             _fold(module)
         if isinstance(module, nn.ReLU | nn.ReLU6):
             module.inplace = True
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
 
 
 def _fold(conv: nn.Conv2d) -> None:
     """Put the norm of one of Detectron2's convolutions into its weight and bias; in float64, as it is done once."""
-    norm = conv.norm
+    norm: Any = conv.norm
     scale = _or(norm.weight, 1.0, norm).double() * (norm.running_var.double() + norm.eps).rsqrt()
     shift = _or(norm.bias, 0.0, norm).double() - norm.running_mean.double() * scale
     if conv.bias is not None:
@@ -36,8 +38,8 @@ def _fold(conv: nn.Conv2d) -> None:
     weight = conv.weight.double() * scale[:, None, None, None]
     conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
     conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
-    conv.norm = None
+    conv.norm = None  # type: ignore[assignment]
 
 
-def _or(tensor: Tensor | None, default: float, norm: nn.Module) -> Tensor:
+def _or(tensor: Tensor | None, default: float, norm: Any) -> Tensor:
     return torch.full_like(norm.running_mean, default) if tensor is None else tensor

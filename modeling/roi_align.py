@@ -118,7 +118,7 @@ def _kernel() -> Callable[..., None]:
                             for channel in range(channels):
                                 out[channel] += weight * pixel[channel]
 
-    return compile_(pool)  # type: ignore[no-any-return]
+    return compile_(pool)
 
 
 def taps(start: Any, stop: Any, cells: int, ratio: int, length: int) -> Any:

@@ -43,9 +43,6 @@ class TorchTrunk(nn.Module):
         self.rpn_features: tuple[str, ...] = tuple(model.proposal_generator.in_features)
 
     def forward(self, pixels: Tensor) -> TrunkOutput:
-        features: Mapping[str, Tensor] = self.backbone(pixels.to(self._dtype()))
+        features: Mapping[str, Tensor] = self.backbone(pixels.to(next(self.parameters()).dtype))
         logits, deltas = self.rpn_head([features[name] for name in self.rpn_features])
         return TrunkOutput(dict(features), logits, deltas)
-
-    def _dtype(self):  # type: ignore[no-untyped-def]
-        return next(self.parameters()).dtype
