@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.layers import ROIAlign
 from detectron2.structures import Boxes
@@ -72,7 +72,7 @@ def _spread(cells: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, place
     edges = [channels * share // count // FEWEST_CHANNELS * FEWEST_CHANNELS for share in range(count)] + [channels]
     calls = [
         (cells.numpy(), images.numpy(), scaled, ratio, places.numpy(), pixels.numpy(), *edge)
-        for edge in zip(edges[:-1], edges[1:], strict=True)
+        for edge in pairwise(edges)
     ]
     kernel = _kernel()
     waiting = [threads(count - 1).submit(kernel, *call) for call in calls[1:]]
@@ -105,10 +105,8 @@ def _kernel() -> Callable[..., None]:
                             weight = weight_y[cell_y, row] * weight_x[cell_x, column]
                             if weight == 0:
                                 continue
-                            pixel = pixels[
-                                image_of[index], first_y[cell_y] + row, first_x[cell_x] + column, first:last
-                            ]
+                            pixel = pixels[image_of[index], first_y[cell_y] + row, first_x[cell_x] + column, first:last]
                             for channel in range(cell.shape[0]):
                                 pixel[channel] += weight * cell[channel]
 
-    return compile_(spread)  # type: ignore[no-any-return]
+    return compile_(spread)
