@@ -2,10 +2,10 @@
 
     data, backbone, preset ─▶ two processes, one a side ─▶ in turns: some steps each ─▶ median ratio of the turns
 
-Detectron2's side is what its user has: SimpleTrainer (AMPTrainer on a GPU, where the config asks for it), DatasetMapper,
-build_detection_train_loader with its default of four workers, its SGD, its hooks and writers. Ours is `maskserve train`'s
-trainer with all its hooks, but without validation. Both see photos of the same size (SCALE_JITTER, which Detectron2
-lacks, is off).
+Detectron2's side is what its user has: SimpleTrainer (AMPTrainer on a GPU, where the config asks), DatasetMapper,
+build_detection_train_loader with its default of four workers, its SGD, its hooks and writers. Ours is the trainer of
+`maskserve train` with all its hooks, but without validation. Both see photos of the same size (SCALE_JITTER, which
+Detectron2 lacks, is off), and have the environment that their user has.
 
 A side that waits for its turn is stopped, its workers too, so that nothing is prepared at the other's cost.
 
@@ -28,6 +28,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import click
 
 Steps = Callable[[int], float]
 """Does so many steps and returns the seconds that they took."""
@@ -191,12 +193,16 @@ def _common(workload: Workload) -> tuple[Any, Any, list[dict[str, Any]]]:
 def _side(side: str, workload: Workload) -> Iterator[Steps]:
     """A side in its own process, which is stopped whenever it has nothing to do."""
     said = json.dumps(asdict(workload))
+    # Detectron2's user has OpenMP's default; `maskserve train` sets this one
+    own = {"OMP_WAIT_POLICY": "PASSIVE"} if side == "maskserve" else {}
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     process = subprocess.Popen(
         [sys.executable, __file__, "--serve", side, said],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**environment, **own},
     )
     assert process.stdin
     assert process.stdout
@@ -221,6 +227,10 @@ def _serve(side: str, workload: Workload) -> None:
     """The process of one side: a number of steps on each line of stdin, the seconds they took on stdout."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever the libraries print
+    if side == "maskserve":
+        from maskserve.modeling.allocator import keep_freed_memory
+
+        keep_freed_memory()  # as `maskserve train` does
     with tempfile.TemporaryDirectory() as folder:
         steps = build_side(side, workload, Path(folder))
         for line in sys.stdin:
@@ -247,10 +257,10 @@ def main(words: Sequence[str] | None = None) -> None:
     workload = Workload(asked.backbone, asked.data, asked.preset, asked.init, tuple(asked.overrides))
     found = compare(workload, turns=asked.turns, steps=asked.steps, warmup=asked.warmup)
     if asked.json:
-        print(json.dumps({**asdict(workload), **asdict(found), "ratio": found.ratio}))
+        click.echo(json.dumps({**asdict(workload), **asdict(found), "ratio": found.ratio}))
         return
     ours, theirs = statistics.median(found.maskserve_s), statistics.median(found.detectron2_s)
-    print(
+    click.echo(
         f"{asked.backbone}, {asked.preset}, init {Path(asked.init).name}: a step takes {ours * 1000:.0f} ms, "
         f"Detectron2's {theirs * 1000:.0f} ms; {found.ratio:.2f} times as fast "
         f"[{min(found.ratios):.2f}, {max(found.ratios):.2f}], median of {asked.turns} turns of {asked.steps} steps"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def _spread(cells: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, place
     edges = [channels * share // count // FEWEST_CHANNELS * FEWEST_CHANNELS for share in range(count)] + [channels]
     calls = [
         (cells.numpy(), images.numpy(), scaled, ratio, places.numpy(), pixels.numpy(), *edge)
-        for edge in zip(edges[:-1], edges[1:], strict=True)
+        for edge in pairwise(edges)
     ]
     kernel = _kernel()
     waiting = [threads(count - 1).submit(kernel, *call) for call in calls[1:]]
@@ -108,4 +109,4 @@ def _kernel() -> Callable[..., None]:
                             for channel in range(cell.shape[0]):
                                 pixel[channel] += weight * cell[channel]
 
-    return compile_(spread)  # type: ignore[no-any-return]
+    return compile_(spread)

@@ -26,7 +26,7 @@ MOST_POSITIONS = 4096
 
 def fits(head: nn.Module) -> bool:
     """Whether `predict` calculates what `head` does: one 3×3 convolution with bias and ReLU, no norm."""
-    conv = getattr(head, "conv", None)
+    conv: Any = getattr(head, "conv", None)
     return (
         type(head) is StandardRPNHead
         and type(conv) is Conv2d
@@ -103,11 +103,11 @@ def _level(
         patches = pixels[places].float() * within[:, None]
         for total, part in zip(
             sums,
-            (inner.t() @ patches.view(len(positions), -1), inner.sum(0), outer.t() @ middle, outer.sum(0)),
+            (inner.t() @ patches.view(len(positions), kernel.shape[1]), inner.sum(0), outer.t() @ middle, outer.sum(0)),
             strict=True,
         ):
             total += part
-        result.index_add_(0, places, (inner @ kernel).view(len(places), -1) * within[:, None])
+        result.index_add_(0, places, (inner @ kernel).view(len(places), feature.shape[1]) * within[:, None])
     batch, channels, height, width = feature.shape
     return result.view(batch, height, width, channels).permute(0, 3, 1, 2).to(feature.dtype)
 
