@@ -1,6 +1,6 @@
 """The one client that loads every server, so that it costs all of them the same.
 
-    closed loop: C connections, each sends its next photo when it has its answer ─▶ Load(seconds, latencies)
+closed loop: C connections, each sends its next photo when it has its answer ─▶ Load(seconds, latencies)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Post:
     def form(cls, url: str, photo: Path, field: str = "image") -> Post:
         """As `curl -F image=@photo.jpg`."""
         head = (
-            f"--{_BOUNDARY}\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{photo.name}\"\r\n"
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{photo.name}"\r\n'
             "Content-Type: image/jpeg\r\n\r\n"
         )
         body = head.encode() + photo.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode()
@@ -51,6 +51,14 @@ class Answer:
     body: bytes
     timings_ms: dict[str, float]
     """Of the Server-Timing header."""
+
+
+class RefusedError(RuntimeError):
+    """An answer that is neither 200 nor "busy"."""
+
+    def __init__(self, url: str, status: int, body: bytes) -> None:
+        super().__init__(f"{url} answers {status}: {body[:200]!r}")
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Connection:
         self._http = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
 
     def ask(self) -> Answer:
-        """Raises RuntimeError for a status that is neither 200 nor "busy"."""
+        """Raises RefusedError for a status that is neither 200 nor "busy"."""
         start = time.perf_counter()
         try:
             self._http.request("POST", self._path, self._post.body, {"Content-Type": self._post.content_type})
@@ -94,7 +102,7 @@ class Connection:
         body = response.read()
         ms = (time.perf_counter() - start) * 1000
         if response.status != 200 and response.status not in _BUSY:
-            raise RuntimeError(f"{self._post.url} answers {response.status}: {body[:200]!r}")
+            raise RefusedError(self._post.url, response.status, body)
         return Answer(ms, response.status, body, dict(_timings(response.getheader("Server-Timing") or "")))
 
     def close(self) -> None:

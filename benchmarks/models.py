@@ -107,9 +107,7 @@ def calibrate(model: Any, photo: np.ndarray) -> None:
         norm.running_var.copy_(inputs[0].var(dim=(0, 2, 3)))
 
     hooks = [
-        module.register_forward_pre_hook(measure)
-        for module in model.modules()
-        if isinstance(module, FrozenBatchNorm2d)
+        module.register_forward_pre_hook(measure) for module in model.modules() if isinstance(module, FrozenBatchNorm2d)
     ]
     model.eval()
     pixels = torch.as_tensor(photo[:320, :320].copy()).permute(2, 0, 1)

@@ -96,7 +96,9 @@ def failed(claim: Claim, error: BaseException | str) -> Row:
     return Row(claim, problem=f"failed: {' '.join(text.split())[:300]}")
 
 
-def ratio_row(claim: Claim, peer: Sequence[float], ours: Sequence[float], labels: tuple[str, str], note: str = "") -> Row:
+def ratio_row(
+    claim: Claim, peer: Sequence[float], ours: Sequence[float], labels: tuple[str, str], note: str = ""
+) -> Row:
     """How many times faster ours is, round by round; both are times of the same work."""
     values = tuple(theirs / own for theirs, own in zip(peer, ours, strict=True))
     return Row(claim, values, {labels[0]: tuple(peer), labels[1]: tuple(ours)}, note=note)

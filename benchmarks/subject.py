@@ -1,10 +1,10 @@
 """A process of its own for whatever is timed: allocator, threads and memory formats are a whole process' matter.
 
-    parent: Subject("package.module:load", …)          child: python -m benchmarks.subject package.module:load {…}
-      __enter__  starts it ───────────────────────────▶ step = load(**arguments); says it is ready
-      step()     "go" ────────────────────────────────▶ step(), between two looks at the clock
-                 (ms, what step returned) ◀──────────── one line of JSON
-      __exit__   closes the pipe; the child ends with it, also when the parent has died
+parent: Subject("package.module:load", …)          child: python -m benchmarks.subject package.module:load {…}
+  __enter__  starts it ───────────────────────────▶ step = load(**arguments); says it is ready
+  step()     "go" ────────────────────────────────▶ step(), between two looks at the clock
+             (ms, what step returned) ◀──────────── one line of JSON
+  __exit__   closes the pipe; the child ends with it, also when the parent has died
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ def _serve(load: str, arguments: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is none of the parent's business
     module, _, name = load.partition(":")
-    step: Callable[[], Mapping[str, Any] | None] = getattr(importlib.import_module(module), name)(**json.loads(arguments))
+    step: Callable[[], Mapping[str, Any] | None] = getattr(importlib.import_module(module), name)(
+        **json.loads(arguments)
+    )
     _say(answers, {"ready": True})
     for _ in sys.stdin:
         start = time.perf_counter()
