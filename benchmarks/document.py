@@ -1,4 +1,4 @@
-"""results.json ─▶ the part of docs/benchmarks.md between the markers, and its plots: `python -m benchmarks.document`."""
+"""results.json ─▶ docs/benchmarks.md between its markers, and the plots: `python -m benchmarks.document`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from benchmarks.table import document
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 FOLDER = ROOT / "docs" / "benchmarks"
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 BEGIN, END = "<!-- bench: made by `make bench`, do not edit -->", "<!-- /bench -->"
 
 

@@ -1,6 +1,6 @@
-"""How fast this machine can multiply: the peak of large products and convolutions on all cores, and what a network needs.
+"""How fast this machine multiplies (large products and convolutions on all cores), and what a network needs.
 
-    bursts ─▶ GFLOP/s by precision, the best ever seen ─▶ floor of a photo = FLOPs of its convolutions and products / peak
+    bursts ─▶ GFLOP/s by precision, the best ever seen ─▶ floor of a photo = its FLOPs / peak
 
 FLOPs are those of `maskserve.modeling.complexity`: a multiply-add is two; norms, ROIAlign, suppression, resizing and
 memory traffic count as nothing, so that no implementation reaches the floor.

@@ -128,7 +128,7 @@ def draw_photo(path: Path, size: tuple[int, int]) -> Path:
 
     rng = np.random.default_rng(SEED)
     canvas = compose(PHOTO_SIZE if size > PHOTO_SIZE else size, rng).canvas
-    pixels = cv2.resize(photograph(canvas, rng), size[::-1], interpolation=cv2.INTER_CUBIC)
+    pixels = np.asarray(cv2.resize(photograph(canvas, rng), size[::-1], interpolation=cv2.INTER_CUBIC))
     if size > PHOTO_SIZE:  # an enlarged drawing is too smooth for a camera's picture
         grain = rng.normal(0, 4, pixels.shape).astype(np.float32)
         pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)

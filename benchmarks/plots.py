@@ -1,7 +1,7 @@
 """Results ─▶ docs/benchmarks/*.svg. What was not measured has no plot.
 
 targets      every measured ratio beside its target        stages    stacked: before and after
-size         cost by image size                             load      latency over answers/s; throughput over concurrency
+size         cost by image size                             load      latency over answers/s, and throughput
 """
 
 from __future__ import annotations

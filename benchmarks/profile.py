@@ -28,7 +28,7 @@ _TIMES = 3
 
 
 def step(profiled: str, **arguments: Any) -> Callable[[], dict[str, Any]]:
-    """A step that profiles another one, named as for `benchmarks.subject`, and says {"kinds": {kind: ms}}, of the fastest of a few runs."""
+    """A step that profiles another (named as for `benchmarks.subject`) and says {"kinds": {kind: ms}}."""
     module, _, name = profiled.partition(":")
     work = getattr(importlib.import_module(module), name)(**arguments)
     work()

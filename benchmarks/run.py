@@ -23,6 +23,7 @@ from benchmarks.results import Results, Row, failed
 from benchmarks.rows import Group, cold_start, gateway, gpu, growth, model_path, pixels, serving, training
 from benchmarks.table import summary, target_table
 
+FILE = click.Path(path_type=Path, dir_okay=False)
 ROUNDS, FULL_ROUNDS = 7, 11
 
 

@@ -48,9 +48,7 @@ class Server:
     ) -> None:
         self._command = [str(word) for word in command]
         self._ready, self._folder, self._stops = ready, folder, stops
-        self._temp = Path(
-            tempfile.mkdtemp(prefix="bench-", dir="/tmp")
-        )  # short: unix sockets' paths end at 108 letters
+        self._temp = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
         self._environment = clean_environment({"TMPDIR": str(self._temp), "TEMP": str(self._temp), **environment})
         self._environment["PYTHONPATH"] = str(ROOT)
         self._process: subprocess.Popen[bytes] | None = None

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TUNED_MALLOC = {
@@ -66,9 +66,10 @@ class Subject:
         self._environment = clean_environment(environment)
         self._arguments = json.dumps(arguments, default=str)
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors = tempfile.TemporaryFile()
+        self._errors: IO[bytes] | None = None
 
     def __enter__(self) -> Subject:
+        self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.subject", self.load, self._arguments],
             cwd=ROOT,
@@ -90,7 +91,8 @@ class Subject:
 
     def step(self) -> Turn:
         """One turn. Raises SubjectError."""
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(b"go\n")
             self._process.stdin.flush()
@@ -103,7 +105,8 @@ class Subject:
         return self.step().ms
 
     def _read(self) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], _PATIENCE_S)[0]:
             raise self._failure(f"says nothing for {_PATIENCE_S:.0f} s")
         line = self._process.stdout.readline()
@@ -113,6 +116,7 @@ class Subject:
         return answer
 
     def _failure(self, what: str) -> SubjectError:
+        assert self._errors is not None
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return SubjectError(f"{self.load} {what}: {lines[-1] if lines else 'it wrote nothing'}")
@@ -129,6 +133,8 @@ class Subject:
             self._process.kill()
             self._process.wait()
         self._process = None
+        if self._errors is not None:
+            self._errors.close()
 
 
 def _serve(load: str, arguments: str) -> None:

@@ -30,7 +30,7 @@ def create_app(run: Path) -> Flask:
     @app.post("/predict")
     def predict() -> Response:
         data = np.frombuffer(request.files["image"].read(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
         instances = load_predictor(run)(image)["instances"].to("cpu")
         picture = visualize(image[:, :, ::-1], instances, CLASS_NAMES)
         response = Response(_png(picture), content_type="image/png")

@@ -26,7 +26,7 @@ def answer() -> Segmentation:
     return Segmentation(_SIZE, (instance,) * 10, cover, ModelInfo("instant", "1.0", "none"))
 
 
-class Servicer(inference_pb2_grpc.InferenceAPIsServiceServicer):  # type: ignore[misc]
+class Servicer(inference_pb2_grpc.InferenceAPIsServiceServicer):
     def __init__(self) -> None:
         self._answer = answer()
 

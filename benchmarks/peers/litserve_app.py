@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 from benchmarks.peers.predictor import load_predictor
 
 
-class Segmentation(litserve.LitAPI):  # type: ignore[misc]
+class Segmentation(litserve.LitAPI):
     """One photo a request."""
 
     run: str

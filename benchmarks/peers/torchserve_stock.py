@@ -1,4 +1,4 @@
-"""TorchServe by its own documentation: archiver, a config.properties with addresses, tokens off, everything else default.
+"""TorchServe by its own documentation: archiver, a config.properties with addresses, tokens off, the rest default.
 
 Not set, so TorchServe's own: workers for each core, threads, heap, logging. The one limit that is raised is that of an
 answer's size, without which no answer with bitmasks would arrive.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from benchmarks import models
 from benchmarks.bench import Bench
@@ -31,7 +32,12 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
             yield not_measured(claim, why)
             continue
         _, backbone, batch = claim.name.split(".")
-        common = {"run": bench.run(backbone, SIZE), "photo": bench.photo, "device": "cuda", "batch": int(batch)}
+        common: dict[str, Any] = {
+            "run": bench.run(backbone, SIZE),
+            "photo": bench.photo,
+            "device": "cuda",
+            "batch": int(batch),
+        }
         wanted = {
             PEER: Subject("benchmarks.peers.predictor:segment", **common),
             OURS: Subject("benchmarks.ours.predictor:segment", precision="bf16", **common),

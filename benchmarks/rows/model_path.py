@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks import models
 from benchmarks.bench import Bench
@@ -64,7 +65,7 @@ def _measure(backbone: str, size: int, bench: Bench, claims: Sequence[Claim]) ->
 
 
 def _subjects(bench: Bench, run: Path, claims: Sequence[Claim]) -> dict[str, Subject]:
-    arguments = {"run": run, "photo": bench.photo}
+    arguments: dict[str, Any] = {"run": run, "photo": bench.photo}
     found: dict[str, Subject] = {}
     if any(claim.against == STOCK for claim in claims):
         found[STOCK] = Subject("benchmarks.peers.predictor:segment", **arguments)

@@ -132,7 +132,7 @@ def _guarded(
 
 
 def _overhead(running: Running, arm: str, claims: Sequence[Claim]) -> Iterator[Row]:
-    """Everything between the client's clock and the network: upload, gateway, gRPC, TorchServe, decoding, masks, JSON."""
+    """All but the network itself: upload, gateway, gRPC, TorchServe, decoding, masks, JSON."""
     (claim,) = claims
     post = product.json_post(running.address, arm, running.bench.photo)
     answers: tuple[Answer, ...] = running.bench.turns({OURS: lambda: ask_once(post)}, title=claim.what, warm_ups=2)[
@@ -178,8 +178,8 @@ def _load_row(claim: Claim, peer: Sequence[Load], ours: Sequence[Load]) -> Row:
         return failed(claim, f"maskserve refused {sum(load.shed for load in ours)} requests")
     note = f"{REQUESTS} requests a round"
     if not claim.name.endswith(".p99"):
-        per_request = [tuple(1000 / load.rate for load in loads) for loads in (peer, ours)]
-        return ratio_row(claim, *per_request, (claim.against, OURS), note)
+        theirs, own = (tuple(1000 / load.rate for load in loads) for loads in (peer, ours))
+        return ratio_row(claim, theirs, own, (claim.against, OURS), f"ms a request; {note}")
     theirs, own = (tuple(load.percentile_ms(99) for load in loads) for loads in (peer, ours))
     values = tuple(100 * mine / its for mine, its in zip(own, theirs, strict=True))
     return Row(claim, values, {claim.against: theirs, OURS: own}, note=note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from benchmarks import models
 from benchmarks.bench import Bench
@@ -26,7 +27,7 @@ def groups() -> list[Group]:
 
 def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
     for claim in claims:
-        arguments = {"dataset": bench.dataset, "backbone": claim.name.split(".")[1]}
+        arguments: dict[str, Any] = {"dataset": bench.dataset, "backbone": claim.name.split(".")[1]}
         wanted = {
             PEER: Subject("benchmarks.peers.trainer:steps", **arguments),
             OURS: Subject("benchmarks.ours.trainer:steps", **arguments),
