@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.results import Results, Row
 
@@ -64,8 +65,11 @@ def _targets(rows: Sequence[Row]) -> Figure:
             axes.plot(row.claim.target, place, "|", color="#222222", markersize=11, markeredgewidth=2)
     axes.set_yticks(range(len(rows)), [f"{row.claim.what}\nagainst {row.claim.against}" for row in rows], fontsize=6.5)
     axes.invert_yaxis()
+    axes.margins(y=0.01)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _place: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("times faster (median, smallest to largest round; | is the target; green: reached)")
     axes.axvline(1, color="#bbbbbb", linewidth=1)
     axes.grid(axis="x")
@@ -115,6 +119,7 @@ def _load(servers: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
         latency.plot(rates, [point["p99_ms"] for point in points], linestyle=":", **look)
         throughput.plot([point["concurrency"] for point in points], rates, label=name, **look)
     latency.set(xlabel="answers a second", ylabel="latency, ms: p50, dotted p99", yscale="log", xlim=(0, None))
+    latency.yaxis.set_major_formatter(FuncFormatter(_plain))
     throughput.set(xlabel="requests at once", ylabel="answers a second", ylim=(0, None))
     throughput.set_xscale("log", base=2)
     throughput.set_xticks([point["concurrency"] for point in points], [f"{p['concurrency']:g}" for p in points])
@@ -127,6 +132,10 @@ def _load(servers: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
 def _shared_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=1, fontsize=8)
+
+
+def _plain(value: float, _place: object) -> str:
+    return f"{value:,g}"
 
 
 def _colour(name: str, place: int) -> str:
