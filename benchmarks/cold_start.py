@@ -50,8 +50,8 @@ def main(archives: tuple[Path, ...], rounds: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(medians, indent=2))
         return
-    for archive, row in medians.items():
-        click.echo(f"{archive}\n" + "".join(f"  {row[name]:7.2f} {name:13} {COLUMNS[name]}\n" for name in row))
+    for name_of, row in medians.items():
+        click.echo(f"{name_of}\n" + "".join(f"  {row[name]:7.2f} {name:13} {COLUMNS[name]}\n" for name in row))
     first = archives[0]
     for other in archives[1:]:
         for name in ("READY s", "worker CPU s"):

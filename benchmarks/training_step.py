@@ -161,7 +161,7 @@ def _common(workload: Workload) -> tuple[Any, Any, list[dict[str, Any]]]:
     from detectron2.modeling import build_model
     from detectron2.utils.env import seed_all_rng
 
-    from maskserve.modeling.predictor import pick_device
+    from maskserve.modeling.device import pick_device
     from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
     from maskserve.training.presets import ARMS, resolve_cfg
     from maskserve.training.weights import find_weights, load_into
