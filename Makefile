@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.maskserve-setup
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint format protos requirements clean
+.PHONY: help setup up test bench bench-full lint format protos requirements clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,10 +32,18 @@ up: setup ## train what is missing, then serve both arms (DATA=folder: on your o
 test: setup ## all tests, the real TorchServe included
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+bench: setup ## everything beside its peers, in under 15 minutes on two quiet cores; writes docs/benchmarks.md
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
+	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
+
+bench-full: setup ## the same with more rounds, and how the cost grows; an hour or more
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
+	@$(BIN)/python -m benchmarks.run --full $(BENCH_FLAGS)
+
 lint: setup ## ruff, mypy, import-linter
 	@mkdir -p .cache/namespace && ln -sfn ../.. .cache/namespace/maskserve
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy $(foreach p,cli client comparison gateway handlers imaging modeling protos training,-p maskserve.$(p))
+	@$(BIN)/mypy $(foreach p,cli client comparison gateway handlers imaging load modeling protos training,-p maskserve.$(p)) -p benchmarks
 	@$(BIN)/lint-imports
 
 format: setup ## ruff, in place

@@ -147,6 +147,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def spread(records: Sequence[Record], most: int) -> list[Record]:
+    """At most so many of the records, spread evenly over them."""
+    count = min(most, len(records))
+    return [records[index * len(records) // count] for index in range(count)]
+
+
 def read_photo(record: Record) -> np.ndarray:
     """uint8 (H, W, 3) RGB, upright; DataError when it is missing, unreadable, or not of the size its labels are for."""
     return _read(record, _decode_whole)[0]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 
-from maskserve.modeling.predictor import Predictor, load_state_dict, network_size, resize
+from maskserve.modeling.loading import load_state_dict
+from maskserve.modeling.predictor import Predictor, network_size, resize
 from maskserve.protos.errors import ConfigError
 
 CLASSES = ("giant panda", "red panda")

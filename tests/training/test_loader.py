@@ -72,6 +72,20 @@ def test_bgr_models_get_their_channels_swapped(records):
     assert (rgb(records[0])["image"].flip(0) == bgr(records[0])["image"]).all()
 
 
+@pytest.mark.parametrize(("direction", "axis"), [("horizontal", 2), ("vertical", 1), ("none", None)])
+def test_photos_are_mirrored_as_the_config_says(records, direction: str, axis: int | None):
+    def seen(direction: str) -> list[np.ndarray]:
+        mapper = Mapper(config("INPUT.RANDOM_FLIP", direction, "INPUT.SCALE_JITTER", "(1.0,1.0)"), records)
+        return [mapper(records[0])["image"].numpy() for _ in range(24)]
+
+    upright = seen("none")[0]
+    wanted = [upright] if axis is None else [upright, np.flip(upright, axis)]
+    for pixels in seen(direction):
+        assert any((pixels == one).all() for one in wanted)
+    for one in wanted:
+        assert any((pixels == one).all() for pixels in seen(direction))
+
+
 def test_photos_without_any_label_are_said(records):
     for record in records:
         record["annotations"] = []

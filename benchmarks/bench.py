@@ -1,0 +1,94 @@
+"""What all rows share: the scratch folder with networks and photos, the number of rounds, the measured peaks, a voice.
+
+Everything is made when a row first asks for it, so that `--only` makes no more than it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks import models
+from benchmarks.rounds import take_turns
+from benchmarks.subject import Subject, Turn
+
+Value = Any
+
+
+@dataclass
+class Bench:
+    """One run of the benchmark."""
+
+    scratch: Path
+    rounds: int
+    full: bool
+    say: Callable[[str], None] = lambda _text: None
+    """Shows what happens now."""
+    tiny: bool = False
+    """Small networks, for tests of the benchmark itself."""
+    series: dict[str, Any] = field(default_factory=dict)
+
+    # --- what is measured on -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def photo(self) -> Path:
+        return models.draw_photo(self.scratch / "photos" / "small.jpg", models.PHOTO_SIZE)
+
+    @cached_property
+    def large_photo(self) -> Path:
+        return models.draw_photo(self.scratch / "photos" / "large.jpg", models.LARGE_SIZE)
+
+    @cached_property
+    def dataset(self) -> Path:
+        return models.draw_dataset(self.scratch / "pandas")
+
+    def run(self, backbone: str, short_side: int, instances: int = models.INSTANCES) -> Path:
+        """A run folder; all of one backbone have the same weights."""
+        folder = self.scratch / "runs" / f"{backbone}-{short_side}-{instances}"
+        if folder.is_dir():
+            return folder
+        preset = "quick" if self.tiny else "standard"
+        cfg = models.network_cfg(backbone, short_side, instances, preset)
+        first = self.scratch / "runs" / backbone
+        if not first.is_dir():
+            from maskserve.imaging.decode import decode_rgb
+
+            self.say(f"making {models.TITLES[backbone]} with seeded weights")
+            models.make_run(first, cfg, backbone, decode_rgb(self.photo.read_bytes()))
+        return models.sibling_run(folder, first, cfg)
+
+    @cached_property
+    def peaks(self) -> dict[str, float | str]:
+        """GFLOP/s of this machine by precision, the best of all rounds; or why there is none."""
+        from benchmarks.floor import peaks
+
+        with Subject("benchmarks.floor:bursts") as subject:
+            return peaks([subject.step().told for _ in range(self.rounds)])
+
+    # --- turns -------------------------------------------------------------------------------------------------------
+
+    def turns(
+        self, steps: Mapping[str, Callable[[], Value]], *, title: str, rounds: int | None = None, warm_ups: int = 1
+    ) -> dict[str, tuple[Value, ...]]:
+        """`take_turns` with this run's number of rounds, told to the person who waits."""
+        rounds = rounds or self.rounds
+        left = iter(range((rounds + warm_ups) * len(steps), 0, -1))
+
+        def tell(name: str) -> None:
+            self.say(f"{title}: {name}, {next(left)} turns left")
+
+        return take_turns(steps, rounds, warm_ups=warm_ups, on_turn=tell)
+
+    @contextmanager
+    def subjects(self, wanted: Mapping[str, Subject], *, title: str) -> Iterator[dict[str, Callable[[], Turn]]]:
+        """The steps of subjects that are started one after the other and stopped together."""
+        with ExitStack() as stack:
+            steps = {}
+            for name, subject in wanted.items():
+                self.say(f"{title}: loading {name}")
+                steps[name] = stack.enter_context(subject).step
+            yield steps

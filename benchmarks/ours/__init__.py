@@ -1,0 +1,1 @@
+"""The same work as the peers', done by maskserve."""

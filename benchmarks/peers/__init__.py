@@ -1,0 +1,1 @@
+"""What others do, as their users write it; re-created from descriptions."""

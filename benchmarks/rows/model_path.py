@@ -1,0 +1,117 @@
+"""The model's way without decoding: resize, network, masks in the photo's frame; one photo, one process each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import models
+from benchmarks.bench import Bench
+from benchmarks.floor import floor_ms
+from benchmarks.machine import PRECISIONS, why_not
+from benchmarks.results import Claim, Row, not_measured, ratio_row
+from benchmarks.rows import Group
+from benchmarks.subject import TUNED_MALLOC, Subject, Turn
+
+SIZES = (800, 480, 320)
+TARGETS = {
+    "r50": {"fp32": 1.5, "bf16": 3.3, "int8": 6.0},
+    "mnv2": {"fp32": 1.5, "bf16": 3.3, "int8": 5.5},
+}
+TUNED_TARGETS = {"fp32": None, "bf16": 2.7, "int8": None}
+FLOOR_TARGETS = {"r50": 75.0, "mnv2": 65.0}
+STOCK, TUNED = "DefaultPredictor", "DefaultPredictor, tuned malloc"
+
+
+def groups() -> list[Group]:
+    return [
+        Group(f"{models.TITLES[name]} at {size} px", _claims(name, size), partial(_measure, name, size))
+        for name in models.BACKBONES
+        for size in SIZES
+    ]
+
+
+def _claims(backbone: str, size: int) -> list[Claim]:
+    title, claims = f"{models.TITLES[backbone]} {size} px", []
+    for precision in PRECISIONS:
+        name = f"model.{backbone}.{size}.{precision}"
+        exact = "exact fp32" if precision == "fp32" else f"{precision} trunk" if precision == "int8" else precision
+        claims.append(Claim(name, f"{title}, {exact}", STOCK, TARGETS[backbone][precision]))
+        if size == SIZES[0]:
+            claims.append(Claim(f"{name}.tuned", f"{title}, {exact}", TUNED, TUNED_TARGETS[precision]))
+        target = FLOOR_TARGETS[backbone] if size == SIZES[0] else None
+        claims.append(Claim(f"{name}.floor", f"{title}, {exact}", "share of the FLOP floor", target, "%"))
+    return claims
+
+
+def _measure(backbone: str, size: int, bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
+    possible = []
+    for claim in claims:
+        if why := why_not(_precision(claim)):
+            yield not_measured(claim, why)
+        else:
+            possible.append(claim)
+    if not possible:
+        return
+    run = bench.run(backbone, size)
+    title = f"{models.TITLES[backbone]} {size} px"
+    with bench.subjects(_subjects(bench, run, possible), title=title) as steps:
+        turns = bench.turns(steps, title=title)
+    _check(turns)
+    for claim in possible:
+        yield _row(bench, run, size, claim, turns)
+
+
+def _subjects(bench: Bench, run: Path, claims: Sequence[Claim]) -> dict[str, Subject]:
+    arguments: dict[str, Any] = {"run": run, "photo": bench.photo}
+    found: dict[str, Subject] = {}
+    if any(claim.against == STOCK for claim in claims):
+        found[STOCK] = Subject("benchmarks.peers.predictor:segment", **arguments)
+    if any(claim.against == TUNED for claim in claims):
+        found[TUNED] = Subject("benchmarks.peers.predictor:segment", environment=TUNED_MALLOC, **arguments)
+    for precision in dict.fromkeys(map(_precision, claims)):
+        found[_ours(precision)] = Subject("benchmarks.ours.predictor:segment", precision=precision, **arguments)
+    return found
+
+
+def _check(turns: Mapping[str, Sequence[Turn]]) -> None:
+    """All did the same work."""
+    counts = {name: {turn.told["instances"] for turn in taken} for name, taken in turns.items()}
+    if len(set().union(*counts.values())) != 1:
+        raise RuntimeError(f"not all found the same number of instances: {counts}")
+
+
+def _row(bench: Bench, run: Path, size: int, claim: Claim, turns: Mapping[str, Sequence[Turn]]) -> Row:
+    ours = _ours(_precision(claim))
+    own = [turn.ms for turn in turns[ours]]
+    if claim.unit == "×":
+        return ratio_row(claim, [turn.ms for turn in turns[claim.against]], own, (claim.against, ours))
+    peak = bench.peaks[_precision(claim)]
+    if isinstance(peak, str):
+        return not_measured(claim, peak)
+    least_ms = floor_ms(flops(run, size), peak)
+    return Row(claim, tuple(100 * least_ms / ms for ms in own), {ours: tuple(own), "floor": (least_ms,)})
+
+
+def flops(run: Path, size: int) -> int:
+    """Of the photo of this benchmark at a network size."""
+    from detectron2.modeling import build_model
+
+    from maskserve.modeling.complexity import measure_complexity
+    from maskserve.modeling.config import load_cfg
+    from maskserve.modeling.predictor import network_size
+
+    cfg = load_cfg(run / "config.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    seen = network_size(models.PHOTO_SIZE, size, cfg.INPUT.MAX_SIZE_TEST)
+    return measure_complexity(build_model(cfg), seen).flops
+
+
+def _precision(claim: Claim) -> str:
+    return claim.name.split(".")[3]
+
+
+def _ours(precision: str) -> str:
+    return f"maskserve {precision}"

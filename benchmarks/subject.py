@@ -1,0 +1,162 @@
+"""A process of its own for whatever is timed: allocator, threads and memory formats are a whole process' matter.
+
+parent: Subject("package.module:load", …)          child: python -m benchmarks.subject package.module:load {…}
+  __enter__  starts it ───────────────────────────▶ step = load(**arguments); says it is ready
+  step()     "go" ────────────────────────────────▶ step(), between two looks at the clock
+             (ms, what step returned) ◀──────────── one line of JSON
+  __exit__   closes the pipe; the child ends with it, also when the parent has died
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+TUNED_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**31),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+"""glibc keeps freed memory instead of giving it back and faulting every page in anew."""
+_PATIENCE_S = 300.0
+_MALLOC = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+class Turn(NamedTuple):
+    ms: float
+    told: dict[str, Any]
+    """What the step returned."""
+
+
+class SubjectError(RuntimeError):
+    """A subject could not be started, or died, or hangs; the text ends with the last line it wrote."""
+
+
+def clean_environment(changes: Mapping[str, str] = {}) -> dict[str, str]:
+    """This process' environment with the allocator's own defaults, and threads that wait without spinning.
+
+    Idle subjects wait beside the one that works; spinning, they would take its time.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_MALLOC)}
+    return {**kept, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONWARNINGS": "ignore", **changes}
+
+
+class Subject:
+    """A context manager around one child process.
+
+    Args:
+        load: "package.module:function"; the function does the one-time work and returns the step.
+        environment: changes to `clean_environment`.
+        arguments: of the function, as JSON can carry them.
+    """
+
+    def __init__(self, load: str, *, environment: Mapping[str, str] = {}, **arguments: Any) -> None:
+        self.load = load
+        self._environment = clean_environment(environment)
+        self._arguments = json.dumps(arguments, default=str)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def __enter__(self) -> Subject:
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.subject", self.load, self._arguments],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C is the parent's
+        )
+        try:
+            self._read()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop()
+
+    def step(self) -> Turn:
+        """One turn. Raises SubjectError."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failure("ended") from None
+        answer = self._read()
+        return Turn(answer["ms"], answer["told"])
+
+    def step_ms(self) -> float:
+        return self.step().ms
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], _PATIENCE_S)[0]:
+            raise self._failure(f"says nothing for {_PATIENCE_S:.0f} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._failure("ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _failure(self, what: str) -> SubjectError:
+        assert self._errors is not None
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return SubjectError(f"{self.load} {what}: {lines[-1] if lines else 'it wrote nothing'}")
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        if self._errors is not None:
+            self._errors.close()
+
+
+def _serve(load: str, arguments: str) -> None:
+    """The child's side."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is none of the parent's business
+    module, _, name = load.partition(":")
+    step: Callable[[], Mapping[str, Any] | None] = getattr(importlib.import_module(module), name)(
+        **json.loads(arguments)
+    )
+    _say(answers, {"ready": True})
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        told = step()
+        ms = (time.perf_counter() - start) * 1000
+        _say(answers, {"ms": ms, "told": dict(told or {})})
+
+
+def _say(answers: Any, message: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])

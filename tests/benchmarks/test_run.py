@@ -1,0 +1,198 @@
+"""Which rows run, in turns, in processes of their own; what fails does not stop the others."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.bench import Bench
+from benchmarks.clients import Post, RefusedError, closed_loop
+from benchmarks.profile import kind_of
+from benchmarks.results import Claim, Row
+from benchmarks.rounds import take_turns
+from benchmarks.rows import Group, model_path
+from benchmarks.run import all_groups, chosen_groups, main, measure
+from benchmarks.subject import TUNED_MALLOC, Subject, SubjectError, clean_environment
+
+A, B, C = (Claim(f"area.{name}", name, "peer", 1.0) for name in "abc")
+
+
+def answering(*claims: Claim) -> Callable[[Bench, Sequence[Claim]], Iterator[Row]]:
+    return lambda _bench, _claims: iter([Row(claim, (2.0,)) for claim in claims])
+
+
+def breaking(_bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
+    yield Row(claims[0], (2.0,))
+    raise RuntimeError("a peer is gone")
+
+
+def bench(folder: Path) -> Bench:
+    return Bench(folder, rounds=1, full=False)
+
+
+# ── subjects, as the children load them ─────────────────────────────────────────────────────────────────────────────
+
+
+def counting(start: int) -> Callable[[], dict[str, Any]]:
+    print("what a library prints is not an answer")
+    counts = iter(range(start, 100))
+    return lambda: {"count": next(counts), "pid": os.getpid(), "malloc": os.environ.get("MALLOC_TOP_PAD_")}
+
+
+def dying() -> Callable[[], dict[str, Any]]:
+    def step() -> dict[str, Any]:
+        raise SystemExit("the last words")
+
+    return step
+
+
+# ── turns ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_everybody_has_one_turn_a_round_and_is_first_in_turn() -> None:
+    """Warm-ups come before and do not count."""
+    order: list[str] = []
+    steps = {name: lambda name=name: order.append(name) or len(order) for name in "abc"}
+    taken = take_turns(steps, 3, warm_ups=1)
+    assert [order[at : at + 3] for at in range(3, 12, 3)] == [list("abc"), list("bca"), list("cab")]
+    assert sorted(order[:3]) == list("abc")
+    assert {name: len(values) for name, values in taken.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_a_subject_is_a_process_of_its_own() -> None:
+    """It keeps its state between turns, tells what its step returned, and ends with the block."""
+    with Subject("tests.benchmarks.test_run:counting", start=5, environment=TUNED_MALLOC) as subject:
+        first, second = subject.step(), subject.step()
+    assert (first.told["count"], second.told["count"]) == (5, 6)
+    assert first.told["malloc"] == TUNED_MALLOC["MALLOC_TOP_PAD_"]
+    assert first.ms >= 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(first.told["pid"], 0)
+
+
+def test_a_subject_that_dies_is_told_with_its_last_words() -> None:
+    """Not as a broken pipe."""
+    with (
+        pytest.raises(SubjectError, match="the last words"),
+        Subject("tests.benchmarks.test_run:dying") as subject,
+    ):
+        subject.step()
+
+
+def test_a_peer_has_the_default_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the caller's shell has set."""
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert not {"MALLOC_TOP_PAD_", "GLIBC_TUNABLES"} & set(clean_environment())
+
+
+# ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    """Rows that a group had measured before it broke stay."""
+    groups = [Group("broken", [A, B], breaking), Group("fine", [C], answering(C))]
+    a, b, c = measure(groups, bench(tmp_path))
+    assert (a.values, c.values) == ((2.0,), (2.0,))
+    assert b.problem == "failed: RuntimeError: a peer is gone"
+
+
+def test_only_takes_rows_by_the_beginning_of_their_names() -> None:
+    """At a dot: `area` and `area.a`, not `are`."""
+    groups = [Group("x", [A, B], answering(A, B)), Group("y", [C], answering(C))]
+    assert [group.claims for group in chosen_groups(groups, ["area.a", "area.c"])] == [[A], [C]]
+    with pytest.raises(click.UsageError, match="rows begin with area"):
+        chosen_groups(groups, ["are"])
+
+
+def test_every_row_has_a_name_of_its_own() -> None:
+    """Results are found by it."""
+    names = [claim.name for group in all_groups(full=True) for claim in group.claims]
+    assert len(names) == len(set(names))
+    assert CliRunner().invoke(main, ["--list", "--only", "pixels.rle"]).output == "pixels.rle\n"
+
+
+@pytest.mark.training
+def test_a_real_row_is_measured(tmp_path: Path) -> None:
+    """Small networks: both sides find the same number of instances, what cannot run here says why."""
+    small = Bench(tmp_path, rounds=1, full=False, tiny=True)
+    group = next(group for group in model_path.groups() if group.title == "MNV2-FPN at 320 px")
+    rows = measure([group], small)
+    by_name = {row.claim.name: row for row in rows}
+    exact, floor = by_name["model.mnv2.320.fp32"], by_name["model.mnv2.320.fp32.floor"]
+    assert not [row.problem for row in rows if row.failed]
+    assert set(exact.samples) == {"DefaultPredictor", "maskserve fp32"}
+    assert len(exact.values) == 1
+    assert floor.median > 0
+
+
+# ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Answers(BaseHTTPRequestHandler):
+    """200, then 503, in turns; 418 on another path."""
+
+    protocol_version = "HTTP/1.1"
+    count = 0
+    lock = threading.Lock()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.lock:
+            type(self).count += 1
+            status = 200 if self.count % 2 else 503
+        self.send_response(status if self.path == "/photo" else 418)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_about: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_closed_loop_counts_answers_and_refusals_apart(address: str) -> None:
+    """A request that is told to come back is no answer."""
+    load = closed_loop(Post(f"{address}/photo", b"x", "image/jpeg"), concurrency=3, requests=20)
+    assert (len(load.latencies_ms), load.shed) == (10, 10)
+
+
+def test_an_error_ends_the_closed_loop(address: str) -> None:
+    """A peer that fails quickly must not look fast."""
+    with pytest.raises(RefusedError, match="418"):
+        closed_loop(Post(f"{address}/elsewhere", b"x", "image/jpeg"), concurrency=2, requests=20)
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolution"),
+        ("torchvision::roi_align", "ROIAlign"),
+        ("torchvision::nms", "proposals and NMS"),
+        ("aten::native_batch_norm", "norm"),
+        ("aten::max_pool2d_with_indices", "pool, upsample, paste"),
+        ("aten::addmm", "fully connected"),
+        ("aten::copy_", "copies, elementwise"),
+    ],
+)
+def test_operators_are_sorted_into_kinds(operator: str, kind: str) -> None:
+    """By their names."""
+    assert kind_of(operator) == kind
