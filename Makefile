@@ -43,7 +43,7 @@ bench-full: setup ## the same with more rounds, and how the cost grows; an hour 
 lint: setup ## ruff, mypy, import-linter
 	@mkdir -p .cache/namespace && ln -sfn ../.. .cache/namespace/maskserve
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy $(foreach p,cli client comparison gateway handlers imaging modeling protos training,-p maskserve.$(p)) -p benchmarks
+	@$(BIN)/mypy $(foreach p,cli client comparison gateway handlers imaging load modeling protos training,-p maskserve.$(p)) -p benchmarks
 	@$(BIN)/lint-imports
 
 format: setup ## ruff, in place

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import cache
 from importlib.util import find_spec
 
@@ -12,16 +11,12 @@ PRECISIONS = ("fp32", "bf16", "int8")
 @cache
 def why_not(precision: str) -> str:
     """Why our predictor cannot run in a precision here; "" when it can."""
-    from maskserve.modeling.predictor import Predictor
-
     if precision == "fp32":
         return ""
-    if "precision" not in inspect.signature(Predictor.__init__).parameters:
-        return "this predictor has fp32 only"
     if precision == "bf16" and not has_bf16():
         return "this CPU does not calculate in bfloat16 (neither AVX512-BF16 nor AMX)"
-    if precision == "int8" and find_spec("openvino") is None:
-        return "openvino is not installed"
+    if precision == "int8" and not all(find_spec(name) for name in ("openvino", "nncf")):
+        return "OpenVINO and NNCF are not installed (the extra int8)"
     return ""
 
 

@@ -111,7 +111,7 @@ def main(
 
 def run(groups: Sequence[Group], *, full: bool, rounds: int) -> Results:
     """One run in a scratch folder of its own, which is gone afterwards."""
-    from maskserve.comparison.cost import machine
+    from maskserve.training.latency import machine
     from maskserve.training.run_folder import git_commit, versions
 
     start, started = time.monotonic(), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

@@ -26,6 +26,7 @@ COMMANDS = {
     "package": "maskserve.cli.package:package",
     "predict": "maskserve.cli.predict:predict",
     "gateway": "maskserve.cli.gateway:gateway",
+    "bench": "maskserve.cli.bench:bench",
 }
 
 

@@ -81,8 +81,10 @@ def train(
     if num_machines > 1 and backbone == "all":
         raise click.UsageError("several machines train one arm at a time; name it instead of 'all'")
     with training_progress() as progress:
+        from maskserve.modeling.allocator import keep_freed_memory
         from maskserve.training.job import Job, Machines
 
+        keep_freed_memory()
         names = BACKBONES if backbone == "all" else (backbone,)
         machines = Machines(num_gpus, num_machines, machine_rank, dist_url)
         jobs = [

@@ -137,6 +137,12 @@ def _unpacked(archive: Path, folder: Path) -> Path:
     try:
         with zipfile.ZipFile(archive) as packed:
             card = json.loads(packed.read("model_card.json"))
+            if card["precision"] != "fp32":
+                # its weights alone would be measured, in fp32, and it does not answer so
+                raise ConfigError(
+                    f"{archive}: runs in {card['precision']}, and compare measures fp32; compare its run folder, or an "
+                    "archive of `maskserve package --precision fp32`"
+                )
             facts, evaluation = {**card["training"], "model": card["name"]}, card["evaluation"]
             for theirs, ours in _FILES.items():
                 with packed.open(theirs) as read, (folder / ours).open("wb") as write:

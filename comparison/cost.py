@@ -1,36 +1,26 @@
-"""What each arm costs on this machine: latency of both taken alternately, sizes, memory.
+"""What each arm costs on this machine: latency of both in turns (`maskserve.training.latency`), sizes, memory.
 
-    photo 1: a, b   photo 2: b, a   photo 3: a, b   …   ─▶ p50, p95 of each, and the median of the ratios of the pairs
-
-A pair is measured within a second or so, first one arm, then the other, in turns: whatever else the machine does then,
-it does to both. A latency is what a worker spends on a decoded photo: resizing, the network, masks pasted and encoded.
+ms of each arm on each photo ─▶ p50, p95 of each, and the median of the ratios of the pairs
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from detectron2.modeling import build_model
 
 from maskserve.comparison.arms import Arm
-from maskserve.comparison.memory import peak_memory
 from maskserve.comparison.results import ArmCost, ArmName, Cost
-from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.complexity import measure_complexity
 from maskserve.modeling.predictor import Predictor, network_size
-from maskserve.protos.types import ModelInfo, SegmentOptions
-from maskserve.training.loader import Record, read_photo
+from maskserve.training.latency import alternate, machine
+from maskserve.training.loader import Record
+from maskserve.training.measured_worker import peak_memory
 from maskserve.training.package import Package
 
-WARM_UPS = 3
-"""Pairs before the clock counts."""
 MEMORY_PHOTOS = 5
-_MODEL = ModelInfo("", "", "")
 
 
 def measure_cost(
@@ -57,28 +47,11 @@ def measure_cost(
         ConfigError: an arm cannot be loaded in a process of its own.
     """
     chosen = [records[index * len(records) // pairs] for index in range(pairs)]
-    latencies = alternate(arms[0].predictor, arms[1].predictor, chosen, on_pair)
+    latencies = alternate([arm.predictor for arm in arms], chosen, on_pair)
     ratios = latencies[0] / latencies[1]
     low, high = median_interval(ratios, seed=seed, resamples=resamples)
     a, b = (_arm_cost(arm, packages[arm.name], records, spent) for arm, spent in zip(arms, latencies, strict=True))
     return Cost(a, b, float(np.median(ratios)), low, high, machine())
-
-
-def alternate(
-    a: Predictor, b: Predictor, records: Sequence[Record], on_pair: Callable[[], None] = lambda: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """ms of both on each photo, float64 (photos,); who goes first alternates."""
-    spent = np.zeros((2, len(records)))
-    for index in range(-WARM_UPS, len(records)):
-        photo = read_photo(records[max(0, index)])
-        order = (0, 1) if index % 2 == 0 else (1, 0)
-        for place in order:
-            took_ms = _timed_ms((a, b)[place], photo)
-            if index >= 0:
-                spent[place, index] = took_ms
-        if index >= 0:
-            on_pair()
-    return spent[0], spent[1]
 
 
 def median_interval(values: np.ndarray, *, seed: int, resamples: int) -> tuple[float, float]:
@@ -88,22 +61,8 @@ def median_interval(values: np.ndarray, *, seed: int, resamples: int) -> tuple[f
     return float(low), float(high)
 
 
-def machine() -> str:
-    """Processor, cores, device, torch and its threads."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, {device}; torch {torch.__version__} with {torch.get_num_threads()} threads"
-
-
-def _timed_ms(predictor: Predictor, photo: np.ndarray) -> float:
-    start = time.perf_counter()
-    (prediction,), _ = predictor([photo])
-    to_segmentation(prediction, SegmentOptions(), predictor.class_names, _MODEL)
-    return (time.perf_counter() - start) * 1000
-
-
 def _arm_cost(arm: Arm, package: Package, records: Sequence[Record], latency_ms: np.ndarray) -> ArmCost:
-    complexity = measure_complexity(arm.predictor, _median_size(arm.predictor, records))
+    complexity = measure_complexity(build_model(arm.predictor.cfg), _median_size(arm.predictor, records))
     some = [records[index * len(records) // MEMORY_PHOTOS] for index in range(MEMORY_PHOTOS)]
     p50, p95 = np.percentile(latency_ms, (50, 95))
     return ArmCost(
@@ -124,10 +83,3 @@ def _median_size(predictor: Predictor, records: Sequence[Record]) -> tuple[int, 
     by_area = sorted((record["height"] * record["width"], record["height"], record["width"]) for record in records)
     _, height, width = by_area[len(by_area) // 2]
     return network_size((height, width), predictor.cfg.INPUT.MIN_SIZE_TEST, predictor.cfg.INPUT.MAX_SIZE_TEST)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -6,6 +6,7 @@ request ─▶ upload.py (photo, parameters) ─▶ routing.py (arm, why) ─▶
 settings.py    maskserve.toml            app.py, routes.py   the Flask application
 matching.py    two answers compared      serve.py, wsgi.py   waitress, signals
 readiness.py   which arms are ready      openapi.py, schemas.py   the API's description
-breaker.py     arms left alone           metrics.py          counters
+breaker.py     arms left alone           admission.py        when an arm has too much to do
+metrics.py     counters
 page/          the page at /, without a build step
 """

@@ -60,10 +60,11 @@ def create_app(settings: Settings, client: GatewayClient) -> Flask:
     )
     app.request_class = MemoryRequest
     metrics = Metrics()
+    readiness = Readiness(settings, client)
     gateway = Gateway(
         settings=settings,
-        dispatcher=Dispatcher(settings, client, metrics),
-        readiness=Readiness(settings, client),
+        dispatcher=Dispatcher(settings, client, metrics, readiness.workers),
+        readiness=readiness,
         easel=Easel(settings.limits.drawings),
         metrics=metrics,
     )
@@ -85,9 +86,10 @@ def _start() -> None:
 
 
 def _finish(response: Response, gateway: Gateway) -> Response:
-    response.headers["X-Request-Id"] = g.request_id
-    for name, value in _SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+    # all at once: werkzeug's Headers look through all names for each that is set
+    present = {name.lower() for name, _ in response.headers}
+    added = {"X-Request-Id": g.request_id, **_SECURITY_HEADERS}
+    response.headers.extend([(name, value) for name, value in added.items() if name.lower() not in present])
     # a path that nobody has is not a label: it is the sender's text
     route = request.url_rule.rule if request.url_rule else "none"
     gateway.metrics.requests.labels(route, response.status_code).inc()

@@ -1,7 +1,7 @@
-"""A route ─▶ the first arm that can answer: breaker, in-flight limit, one deadline, fallback.
+"""A route ─▶ the first arm that can answer: admission, breaker, one deadline, fallback.
 
-shed        the arm already has as many requests as it may: 503 at once, no fallback, so that one arm's rush
-            neither drowns the other nor bends the experiment
+shed        the arm has more to do than it can answer in time (admission.py): 503 at once, no fallback, so that one
+            arm's rush neither drowns the other nor bends the experiment
 breaker     the arm failed several times in a row: nobody waits for it, the next arm answers
 fallback    the arm is down, not loaded or has no worker: the next arm answers, and the answer says so.
             Not after `worker_died`: the client has already tried twice, so the photo may be what kills it
@@ -9,14 +9,16 @@ fallback    the arm is down, not loaded or has no worker: the next arm answers, 
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from maskserve.client.errors import ServerError
 from maskserve.gateway import problems
+from maskserve.gateway.admission import Admission, Refusal
 from maskserve.gateway.breaker import Breaker
 from maskserve.gateway.metrics import Metrics
 from maskserve.gateway.problems import Problem
@@ -72,17 +74,33 @@ class Answer:
 
 
 class Dispatcher:
-    """Thread-safe."""
+    """Thread-safe.
 
-    def __init__(self, settings: Settings, client: Predicts, metrics: Metrics) -> None:
+    Args:
+        workers: how many workers of an arm are READY, without waiting; None when nobody knows.
+    """
+
+    def __init__(
+        self, settings: Settings, client: Predicts, metrics: Metrics, workers: Callable[[str], int | None]
+    ) -> None:
         self._client = client
         self._metrics = metrics
-        limit = settings.limits.in_flight_per_arm
-        self._arms = {name: _ArmState(arm, limit) for name, arm in settings.arms.items()}
-        self._pool = ThreadPoolExecutor(max_workers=limit, thread_name_prefix="compare")
+        self._workers = workers
+        limits = settings.limits
+        self._arms = {
+            name: _ArmState(arm, Admission(limits.in_flight_per_arm, limits.deadline_share))
+            for name, arm in settings.arms.items()
+        }
+        for name in self._arms:
+            metrics.expected.labels(name).set_function(partial(self.expected_s, name))
+        self._pool = ThreadPoolExecutor(max_workers=limits.in_flight_per_arm, thread_name_prefix="compare")
 
     def close(self) -> None:
         self._pool.shutdown()
+
+    def expected_s(self, name: str) -> float:
+        """How long an answer of this arm to a request that came now would take; 0 when that is not known."""
+        return self._arms[name].admission.expected_s(self._workers(name))
 
     def predict(self, job: Job, route: Route) -> Answer:
         """The answer of the route's first arm that has one. Raises Problem, RequestError."""
@@ -111,9 +129,10 @@ class Dispatcher:
 
     def _ask(self, job: Job, name: str) -> Answer:
         state = self._arms[name]
-        if not state.slots.acquire(blocking=False):
+        refusal = state.admission.enter(job.remaining_s, self._workers(name))
+        if refusal:
             self._metrics.shed.labels(name).inc()
-            raise problems.unavailable("too_many_requests", "This arm has all the requests that it may have.", name)
+            raise problems.unavailable("too_many_requests", _why_shed(refusal), name, refusal.retry_after_s)
         try:
             if not state.breaker.allow():
                 text = "This arm failed several times in a row and is left alone for a moment."
@@ -121,7 +140,7 @@ class Dispatcher:
             with self._metrics.in_flight.labels(name).track_inprogress():
                 return self._call(job, name, state)
         finally:
-            state.slots.release()
+            state.admission.leave()
 
     def _call(self, job: Job, name: str, state: _ArmState) -> Answer:
         started = time.monotonic()
@@ -136,6 +155,8 @@ class Dispatcher:
             )
         except ServerError as error:
             self._metrics.failures.labels(name, error.code).inc()
+            if error.code == "timeout":
+                state.admission.give_up(self._workers(name))
             (state.breaker.failed if error.code in OPENS_BREAKER else state.breaker.abandoned)()
             problem = problems.from_server_error(error, name)
             raise (_ArmIsDown(problem) if error.code in OTHER_ARM_MAY_HELP else problem) from error
@@ -146,14 +167,21 @@ class Dispatcher:
             state.breaker.abandoned()
             raise
         state.breaker.succeeded()
+        state.admission.learn(segmentation.timings)
         return Answer(segmentation, name, Reason.OVERRIDE, (time.monotonic() - started) * 1000)
 
 
 class _ArmState:
-    def __init__(self, arm: Arm, in_flight: int) -> None:
+    def __init__(self, arm: Arm, admission: Admission) -> None:
         self.arm = arm
+        self.admission = admission
         self.breaker = Breaker()
-        self.slots = threading.BoundedSemaphore(in_flight)
+
+
+def _why_shed(refusal: Refusal) -> str:
+    if refusal.expected_s is None:
+        return "This arm has all the requests that it may have."
+    return f"This arm has so much to do that an answer would take about {refusal.expected_s:.0f} s."
 
 
 class _ArmIsDown(Exception):  # noqa: N818 — not an error yet: another arm may answer

@@ -29,6 +29,10 @@ class Metrics:
             "maskserve_coverage_ratio", "Masked fraction of the photos.", ["arm"], registry=registry, buckets=_FRACTIONS
         )
         self.in_flight = Gauge("maskserve_in_flight", "Requests at TorchServe right now.", ["arm"], registry=registry)
+        self.expected = Gauge(
+            "maskserve_expected_seconds", "How long a request that came now would take; 0 until that is known.",
+            ["arm"], registry=registry,
+        )  # fmt: skip
         self.failures = Counter(
             "maskserve_failures", "Calls to TorchServe that failed, by code.", ["arm", "code"], registry=registry
         )
@@ -36,7 +40,9 @@ class Metrics:
             "maskserve_fallbacks", "Requests that another arm answered.", ["from_arm", "to_arm", "code"],
             registry=registry,
         )  # fmt: skip
-        self.shed = Counter("maskserve_shed", "Requests refused because the arm was full.", ["arm"], registry=registry)
+        self.shed = Counter(
+            "maskserve_shed", "Requests refused: the arm had too much to do.", ["arm"], registry=registry
+        )
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -17,6 +17,8 @@ from maskserve.gateway.settings import Settings
 
 MAX_AGE_S = 1.0
 STALE_S = 4.0
+WORKERS_AGE_S = 5.0
+"""Workers come and go seldom: while requests arrive they are counted so often, beside the requests."""
 
 
 class Status(Protocol):
@@ -59,7 +61,7 @@ class Readiness:
         self._client = client
         self._clock = clock
         self._asking = threading.Lock()
-        self._known_at = -STALE_S
+        self._known_at = -WORKERS_AGE_S
         self._known: tuple[ArmStatus, ...] = ()
 
     def statuses(self) -> tuple[ArmStatus, ...]:
@@ -74,6 +76,13 @@ class Readiness:
         if self._clock() - self._known_at >= STALE_S:
             return tuple(self._silent(arm) for arm in self._settings.arms)
         return self._known
+
+    def workers(self, arm: str) -> int | None:
+        """The arm's READY workers as last heard, at least 1; None when TorchServe never said. Never waits."""
+        if self._clock() - self._known_at >= WORKERS_AGE_S and not self._asking.locked():
+            threading.Thread(target=self.statuses, name="count-workers", daemon=True).start()
+        status = next((one for one in self._known if one.arm == arm and one.workers_total), None)
+        return max(1, status.workers_ready) if status else None
 
     def missing(self) -> tuple[ArmStatus, ...]:
         """The required arms that are not ready."""

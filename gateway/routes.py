@@ -58,7 +58,7 @@ class Gateway:
         else:
             picture = self.easel.overlay(job.image, answer, kind, job.deadline)
             response = _picture_answer(picture, kind, answers.worker_stages(answer))
-        response.headers.update(answers.prediction_headers(answer))
+        response.headers.extend(answers.prediction_headers(answer))
         if not known:
             self._remember(response, user_id)
         return response

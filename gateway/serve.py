@@ -33,6 +33,8 @@ CONNECTIONS = 1000
 IDLE_CONNECTION_S = 20
 _SPARE_THREADS = 8
 """For everything but predictions: a full house must not make /healthz wait."""
+_RECEIVED_AT_ONCE_BYTES = 128 * 1024
+"""Waitress looks at all connections and at the request again after each piece; its own 8 KiB makes many of a photo."""
 _IN_MEMORY_BYTES = 128 * 1024 * 1024
 
 Sockets = dict[int, Any]
@@ -105,6 +107,7 @@ def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
             channel_timeout=IDLE_CONNECTION_S,
             max_request_body_size=MAX_BODY_BYTES,
             max_request_header_size=16 * 1024,
+            recv_bytes=_RECEIVED_AT_ONCE_BYTES,
             # nothing is written to disk on the request path
             inbuf_overflow=_IN_MEMORY_BYTES,
             outbuf_overflow=_IN_MEMORY_BYTES,

@@ -78,8 +78,10 @@ class Routing(_Section):
 class Limits(_Section):
     """What is refused or put off, so that the rest stays quick."""
 
-    in_flight_per_arm: int = Field(default=8, ge=1, le=256)
-    """More requests than these are told to come back (503 with Retry-After)."""
+    deadline_share: float = Field(default=0.5, gt=0, le=1)
+    """An answer that is expected to take more of `torchserve.timeout_s` than this is refused (503, Retry-After)."""
+    in_flight_per_arm: int = Field(default=16, ge=1, le=256)
+    """More requests than these are refused, whatever they cost."""
     drawings: int = Field(default=1, ge=1, le=64)
     """Pictures drawn at the same time; each holds a few copies of the decoded photo."""
 

@@ -14,6 +14,7 @@ from flask import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.datastructures import MIMEAccept
 
+from maskserve.gateway.multipart import UploadParser
 from maskserve.gateway.problems import Problem, invalid
 from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
@@ -30,6 +31,7 @@ _MEDIA_TYPES: dict[str, AnswerFormat] = {"application/json": "json", "image/png"
 class MemoryRequest(Request):
     """Multipart files stay in memory: nothing is written to disk on the request path."""
 
+    form_data_parser_class = UploadParser
     max_content_length = MAX_BODY_BYTES
     max_form_memory_size = 256 * 1024  # werkzeug counts the 64 KiB that it reads at a time in
     max_form_parts = 16
@@ -113,8 +115,10 @@ def choose_format(request: Request, parameters: Parameters, default: AnswerForma
     """`format=`, else the best of `Accept`, else `default`. Raises Problem 406 when `Accept` allows none of ours."""
     if parameters.format:
         return parameters.format
+    if request.headers.get("Accept", "*/*") == "*/*":
+        return default
     accepted: MIMEAccept = request.accept_mimetypes
-    # the default comes first: it wins for "*/*" and for no header at all
+    # the default comes first: it wins among equals
     ours = sorted(_MEDIA_TYPES, key=lambda media_type: _MEDIA_TYPES[media_type] != default)
     best = accepted.best_match(ours) if accepted else ours[0]
     if best is None:

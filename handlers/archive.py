@@ -1,12 +1,11 @@
 """What an unpacked archive says: which files are the model, how it is called, how the worker shall run it.
 
-model dir / model-config.yaml, model_card.json, classes.json, config.yaml, model.pth ─▶ Archive
+model dir / model-config.yaml, model_card.json, classes.json, config.yaml, model.pth (int8: trunk.xml) ─▶ Archive
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,12 @@ from typing import Any
 
 import yaml
 
+from maskserve.modeling.machine import usable_cores
 from maskserve.protos.types import ModelInfo
+
+MOST_THREADS = 8
+"""Of a worker whose archive says "auto". A rule, not a measurement: the parts of a photo that are serial, and the small
+ones that threads only wait for, grow with the count. `maskserve package --tune` measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class Archive:
 
     config: Path
     weights: Path
+    trunk: Path | None
+    """trunk.xml of precision int8."""
     class_names: tuple[str, ...]
     model: ModelInfo
     threads: int
@@ -37,6 +43,7 @@ class Archive:
         return cls(
             config=folder / "config.yaml",
             weights=folder / "model.pth",
+            trunk=folder / "trunk.xml" if settings["precision"] == "int8" else None,
             class_names=tuple(json.loads((folder / "classes.json").read_text())),
             model=ModelInfo(
                 name=model_name,
@@ -51,14 +58,14 @@ class Archive:
 
 
 def thread_count(wanted: int | str, workers: int) -> int:
-    """`wanted`, or for "auto" this machine's physical cores shared by the model's workers.
+    """`wanted`, or for "auto" this machine's cores shared by the model's workers, `MOST_THREADS` at most.
 
     Not divided by the number of models: an A/B request computes in one arm, and halving its threads would double its
     latency to save a little when both arms compute at once.
     """
     if wanted != "auto":
         return max(1, int(wanted))
-    return max(1, _physical_cores() // max(1, workers))
+    return max(1, min(usable_cores() // max(1, workers), MOST_THREADS))
 
 
 def device_of(system_properties: Mapping[str, Any]) -> str:
@@ -69,11 +76,3 @@ def device_of(system_properties: Mapping[str, Any]) -> str:
     import torch
 
     return f"cuda:{gpu}" if torch.cuda.is_available() else "cpu"
-
-
-def _physical_cores() -> int:
-    """Cores that this process may use; hyper-threads do not help a convolution."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    import psutil  # TorchServe requires it
-
-    return min(usable, psutil.cpu_count(logical=False) or usable)

@@ -64,7 +64,7 @@ def answer_batch(rows: Sequence[Mapping[str, Any]], engine: Engine) -> list[Answ
     """One answer per row, in order. Raises nothing that an image or its options can cause."""
     start = time.perf_counter()
     envelopes = [read_envelope(row) for row in rows]
-    photos = [guarded(read_photo, row) for row in rows]
+    photos = [guarded(read_photo, row, engine.predictor.network_size) for row in rows]
     predictions, times = _predict([photo for photo in photos if isinstance(photo, Photo)], engine.predictor)
     found = iter(predictions)
     answered = [
@@ -96,7 +96,7 @@ def _answer(
 
 def _predict(photos: Sequence[Photo], predictor: Predictor) -> tuple[list[Prediction | RequestError], StageTimes]:
     images = [photo.pixels for photo in photos]
-    together = guarded(predictor, images)
+    together = guarded(predictor, images, [photo.size for photo in photos])
     if not isinstance(together, RequestError):
         return list(together[0]), together[1]
     if len(images) == 1:

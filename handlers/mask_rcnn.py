@@ -9,6 +9,7 @@ TorchServe wants exactly one class in this file, and it hides an ImportError of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,41 @@ class MaskRcnnHandler:
 
     def initialize(self, context: Any) -> None:
         """Loads the archive's model and warms it up. Raises whatever is wrong: a broken archive must be loud."""
-        import torch
-
+        started = time.perf_counter()
         from maskserve.handlers.archive import Archive, device_of
         from maskserve.handlers.batch import Engine
         from maskserve.handlers.telemetry import log_event
         from maskserve.modeling.config import load_cfg
+        from maskserve.modeling.device import check_precision
         from maskserve.modeling.predictor import Predictor
+        from maskserve.modeling.process import prepare_process
 
+        imported = time.perf_counter()
         properties = context.system_properties
         archive = Archive.read(Path(properties["model_dir"]), context.model_name)
-        torch.set_num_threads(archive.threads)
+        prepare_process(archive.threads)
+        device = device_of(properties)
+        precision = check_precision(archive.model.precision, device)
         predictor = Predictor(
-            load_cfg(archive.config), archive.class_names, weights=archive.weights, device=device_of(properties)
+            load_cfg(archive.config),
+            archive.class_names,
+            weights=archive.weights,
+            device=device,
+            precision=precision,
+            trunk=archive.trunk,
         )
         self._engine = Engine(predictor, archive.model, archive.score_threshold)
+        loaded = time.perf_counter()
         self._engine.warm_up()
         log_event(
             "model_loaded",
             model=archive.model.name,
             device=predictor.cfg.MODEL.DEVICE,
+            precision=precision,
             threads=archive.threads,
+            import_s=round(imported - started, 2),
+            load_s=round(loaded - imported, 2),
+            warm_up_s=round(time.perf_counter() - loaded, 2),
             source=Predictor.__call__.__code__.co_filename,
         )
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from maskserve.imaging.decode import decode_rgb
+from maskserve.imaging.decode import Size, decode_near
 from maskserve.protos import codec, wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, MaskFormat, SegmentOptions
@@ -37,7 +37,9 @@ class Photo:
     """An image that is ready for the model."""
 
     pixels: np.ndarray
-    """uint8 (H, W, 3) RGB, upright."""
+    """uint8 (h, w, 3) RGB, upright; of a big JPEG fewer than it has."""
+    size: Size
+    """(height, width) of the original, px."""
     options: SegmentOptions
     decode_ms: float
 
@@ -48,13 +50,18 @@ def read_envelope(row: Mapping[str, Any]) -> Envelope:
     return Envelope(request_id, as_json=wire.KEY_IMAGE not in row)
 
 
-def read_photo(row: Mapping[str, Any]) -> Photo:
-    """The row's image, decoded once, and its options. Raises RequestError; options are checked before pixels."""
+def read_photo(row: Mapping[str, Any], seen_at: Callable[[Size], Size]) -> Photo:
+    """The row's image, decoded once, and its options. Raises RequestError; options are checked before pixels.
+
+    Args:
+        row: of TorchServe's batch.
+        seen_at: see `decode_near`.
+    """
     options = _options(row)
     data = _image(row)
     start = time.perf_counter()
-    pixels = decode_rgb(data)
-    return Photo(pixels, options, decode_ms=(time.perf_counter() - start) * 1000)
+    pixels, size = decode_near(data, seen_at)
+    return Photo(pixels, size, options, decode_ms=(time.perf_counter() - start) * 1000)
 
 
 def _image(row: Mapping[str, Any]) -> bytes:

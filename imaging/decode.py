@@ -1,13 +1,28 @@
-"""bytes ─▶ checked header ─▶ pixels ─▶ RGB over white ─▶ upright."""
+"""bytes ─▶ checked header ─▶ pixels, all or every 2nd, 4th or 8th ─▶ RGB over white ─▶ upright."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
-from maskserve.imaging.header import open_image, unreadable
+from maskserve.imaging.header import ImageHeader, open_image, unreadable
 
+Size = tuple[int, int]
+"""(height, width), px."""
+
+BIG_PX = 2_000_000
+"""Only photos of so many pixels are decoded smaller: others are decoded in 10 ms, and are sharp to the last pixel."""
+MARGIN = 1.7
+"""A smaller decode has at least so many times the pixels a side that the network will see.
+
+Measured with Pillow's bilinear resize after it, against all pixels and the same resize (mean absolute difference, grey
+levels, mean over photos and worst photo): 23 of the kit's photos enlarged to 12 megapixels, seen at a short side of
+128 px 0.28 (0.56), 320 px 0.30 (0.68), 480 px 0.20 (0.38), 800 px 0.30 (0.62).
+"""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +44,27 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     convention; colour profiles are ignored. Raises RequestError as `inspect_image`, and IMAGE_UNREADABLE for a file
     that is cut off or damaged.
     """
+    return _decode(*open_image(data))
+
+
+def decode_near(data: bytes, seen_at: Callable[[Size], Size]) -> tuple[NDArray[np.uint8], Size]:
+    """The pixels that a network needs of a photo, and the whole photo's (height, width).
+
+    A big JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which costs a fraction (libjpeg's scaled inverse DCT); all
+    else as by `decode_rgb`, whose errors it raises. Pixels of a side that the divisor does not divide are rounded up.
+
+    Args:
+        data: the file's bytes.
+        seen_at: (height, width) of a photo ─▶ (height, width) at which the network sees it.
+    """
     image, header = open_image(data)
+    divisor = _divisor(header, seen_at(header.size))
+    if divisor > 1:
+        image.draft(None, (image.width // divisor, image.height // divisor))
+    return _decode(image, header), header.size
+
+
+def _decode(image: ImageFile, header: ImageHeader) -> NDArray[np.uint8]:
     try:
         image.load()
         rgb = _to_rgb(image)
@@ -41,6 +76,20 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
         rgb = rgb.transpose(_UPRIGHT[header.orientation])
     del image
     return to_pixels(rgb)
+
+
+def _divisor(header: ImageHeader, seen: Size) -> int:
+    """The greatest of libjpeg's at which the pixels stay `MARGIN` times what is seen; 1 where it is not worth it."""
+    if header.format != "JPEG" or header.size[0] * header.size[1] < BIG_PX:
+        return 1
+    for divisor in (8, 4, 2):
+        # a side's pixel that lies partly outside must stay its last one
+        stays_last = header.orientation == 1 or not any(side % divisor for side in header.size)
+        if stays_last and all(
+            side >= wanted * divisor * MARGIN for side, wanted in zip(header.size, seen, strict=True)
+        ):
+            return divisor
+    return 1
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 
 from PIL import ImageFont
 
@@ -16,9 +16,7 @@ _WORLD_FONTS = ("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "Arial Un
 def font(size_px: float, text: str) -> Font:
     """The font of about that size which has the letters of `text`, as far as this machine has one."""
     size_px = max(8, round(size_px))  # whole sizes keep the letters apart
-    if not text.replace("·", "").isascii() and (path := _world_font()):
-        return ImageFont.truetype(path, size_px)
-    return ImageFont.load_default(size_px)
+    return _loaded(None if text.replace("·", "").isascii() else _world_font(), size_px)
 
 
 def fitting_font(text: str, size_px: float, width: float) -> Font:
@@ -26,6 +24,11 @@ def fitting_font(text: str, size_px: float, width: float) -> Font:
     wanted = font(size_px, text)
     length = wanted.getlength(text)
     return wanted if length <= width else font(size_px * width / length, text)
+
+
+@lru_cache(maxsize=64)  # sizes follow the photos'
+def _loaded(path: str | None, size_px: float) -> Font:
+    return ImageFont.truetype(path, size_px) if path else ImageFont.load_default(size_px)
 
 
 @cache

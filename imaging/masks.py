@@ -1,10 +1,11 @@
 """mask probabilities of a box ─▶ COCO RLE of the whole image; RLE ◀─▶ pixels, polygons, IoU, coverage.
 
-Only the box's pixels are ever computed: a full-size mask of a 12-megapixel photo costs more than the network's head.
-COCO RLE is column-major with size (height, width); counts alternate background, foreground, and start with
-background.
+A mask is pasted without computing its pixels: between two of the head's cells a column of the image is linear, so
+where it crosses the threshold is known, and these crossings are the runs.
 
-Shape shorthand: `M` side of the head's mask, `H, W` image, `h, w` region of interest, all in px.
+COCO RLE is column-major with size (height, width); counts alternate background, foreground, and start with background.
+
+Shape shorthand: `M` side of the head's mask, `H, W` image, `h, w` the part of it that a box can reach, all in px.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ def paste_rle(
     """One instance's mask in the whole image, and its area in px.
 
     The same pixels as Detectron2's `paste_masks_in_image`: bilinear sampling with zeros around the mask
-    (`grid_sample`, align_corners=False), which is separable, so two thin matrix products over the box do it. Only a
-    value within a rounding error of the threshold may fall the other way.
+    (`grid_sample`, align_corners=False). Only a value within a rounding error of the threshold may fall the other way.
 
     Args:
         mask_probs: float32 (M, M), 0..1, rows are y.
         box_xyxy: in original px, may reach over the image's edge.
         size: (H, W) of the original image.
     """
-    height, width = size
     x_min, y_min, x_max, y_max = np.asarray(box_xyxy, dtype=np.float32)
-    left, rows_x = _sampling(x_min, x_max, width, mask_probs.shape[1])
-    top, rows_y = _sampling(y_min, y_max, height, mask_probs.shape[0])
-    # transposed, (w, h): its C order is the image's column-major order
-    inside = rows_x @ (mask_probs.astype(np.float32).T @ rows_y.T) >= np.float32(THRESHOLD)
-    return _encode_region(inside, top, left, size)
+    left, across = _cells(x_min, x_max, size[1], mask_probs.shape[1])
+    top, down = _cells(y_min, y_max, size[0], mask_probs.shape[0])
+    # (w, M + 2): what each column of the image is at the rows of cells, the zeros around the mask included
+    padded = np.pad(mask_probs.astype(np.float32).T, 1)
+    cell = np.floor(across).astype(int) + 1
+    share = (across - np.floor(across))[:, None]
+    columns = padded[cell] * (1 - share) + padded[cell + 1] * share
+    return _encode_runs(_crossings(columns, down, top, left, size[0]), size)
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> MaskRle:
@@ -59,6 +61,23 @@ def decode_rle(mask: MaskRle) -> NDArray[np.bool_]:
         raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
     pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return pixels.reshape(width, height).T
+
+
+def decode_inside(mask: MaskRle) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
+    """The mask's pixels within its bounds, and these (see `rle_bounds`): uint8 (h, w), 0 or 1, C-contiguous.
+
+    Of a small object on a large photo that is a fraction of `decode_rle`. Raises ValueError as it does.
+    """
+    height, width = mask.size
+    bounds = x_min, y_min, x_max, y_max = rle_bounds(mask)
+    edges = np.concatenate(([0], np.cumsum(_runs(mask.counts))))
+    if edges[-1] != height * width or (np.diff(edges) < 0).any():
+        raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
+    runs = np.diff(np.clip(edges, x_min * height, x_max * height))
+    columns = np.repeat(np.arange(len(runs), dtype=np.uint8) % 2, runs).reshape(x_max - x_min, height)
+    if not columns.size:
+        return np.zeros((0, 0), np.uint8), bounds
+    return np.asarray(cv2.transpose(columns[:, y_min:y_max]), np.uint8), bounds
 
 
 def rle_bounds(mask: MaskRle) -> tuple[int, int, int, int]:
@@ -79,8 +98,7 @@ def rle_to_polygons(mask: MaskRle) -> list[list[float]]:
 
     Outlines run a quarter of a pixel inside the pixels' outer edges, so that a piece one pixel wide has an area.
     """
-    x_min, y_min, x_max, y_max = rle_bounds(mask)
-    region = decode_rle(mask)[y_min:y_max, x_min:x_max].astype(np.uint8)
+    region, (x_min, y_min, _, _) = decode_inside(mask)
     if not region.size:
         return []
     doubled = cv2.resize(region, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
@@ -106,50 +124,52 @@ def coverage(instances: Iterable[Instance], size: tuple[int, int], class_names: 
     return Coverage(_union_px([mask for of_class in masks.values() for mask in of_class]) / total_px, by_class)
 
 
-def _sampling(start: np.float32, stop: np.float32, length: int, cells: int) -> tuple[int, NDArray[np.float32]]:
-    """(first pixel of the region, its weights): float32 (pixels, cells), each row blends two neighbouring cells.
+def _cells(start: np.float32, stop: np.float32, length: int, cells: int) -> tuple[int, NDArray[np.float32]]:
+    """(first pixel that the box can reach, where this and the following ones lie among the head's cells, -1..cells).
 
     In float32 and in grid_sample's order of operations, so that ties fall alike.
     """
     if not (np.isfinite(start) and np.isfinite(stop)):
-        return 0, np.zeros((0, cells), np.float32)
+        return 0, np.zeros(0, np.float32)
     first = max(0, int(np.floor(start)) - 1)
     last = min(length, int(np.ceil(stop)) + 1)
     centres = np.arange(first, max(first, last), dtype=np.float32) + np.float32(0.5)
     with np.errstate(divide="ignore", invalid="ignore"):
         position = (centres - start) / (stop - start) * np.float32(2) - np.float32(1)
-    cell = np.nan_to_num(((position + np.float32(1)) * np.float32(cells) - np.float32(1)) / np.float32(2), nan=-2.0)
-    cell = np.clip(cell, -2, cells + 1)
-    below = np.floor(cell)
-    weights = np.zeros((len(centres), cells), np.float32)
-    for index, share in ((below, below + 1 - cell), (below + 1, cell - below)):
-        valid = (index >= 0) & (index < cells)
-        weights[np.flatnonzero(valid), index[valid].astype(int)] = share[valid]
-    return first, weights
+    cell = np.nan_to_num(((position + np.float32(1)) * np.float32(cells) - np.float32(1)) / np.float32(2), nan=-1.0)
+    # beyond these all is zero
+    return first, np.clip(cell, -1, np.nextafter(np.float32(cells), np.float32(0)))
 
 
-def _encode_region(inside: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> tuple[MaskRle, int]:
-    """The RLE of an image that is empty but for `inside`, bool (w, h) transposed, at (top, left); and its area."""
+def _crossings(
+    columns: NDArray[np.float32], down: NDArray[np.float32], top: int, left: int, height: int
+) -> NDArray[np.int64]:
+    """Where foreground starts and stops in the column-major order of an image `height` px high, ascending.
+
+    Args:
+        columns: float32 (w, M + 2), at cell -1, 0, … M; the first and the last are 0.
+        down: float32 (h,) ascending, where the rows lie among the cells.
+        top, left: of the first row and column in the image.
+    """
+    inside = columns >= np.float32(THRESHOLD)
+    column, before = np.nonzero(inside[:, 1:] != inside[:, :-1])
+    low, high = columns[column, before].astype(np.float64), columns[column, before + 1]
+    at = before - 1 + (THRESHOLD - low) / (high - low)
+    # the first row on the other side: rising, the threshold itself is inside
+    row = np.where(high >= THRESHOLD, np.searchsorted(down, at, "left"), np.searchsorted(down, at, "right"))
+    positions, count = np.unique((column + left) * height + row + top, return_counts=True)
+    # a start and a stop at one pixel are no run: a mask thinner than a pixel, or one that goes on in the next column
+    return np.asarray(positions[count % 2 == 1], np.int64)
+
+
+def _encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> tuple[MaskRle, int]:
+    """The RLE whose foreground starts and stops there, and its area in px."""
     height, width = size
-    total = height * width
-    starts_and_stops = _changes(inside, height) if inside.size else np.zeros(0, np.int64)
-    edges = starts_and_stops + left * height + top
-    counts = np.diff(edges, prepend=0, append=total)
+    counts = np.diff(starts_and_stops, prepend=0, append=height * width)
     if counts[-1] == 0:  # the image's last pixel is foreground
         counts = counts[:-1]
     encoded = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
     return MaskRle(size, encoded["counts"].decode("ascii")), int(counts[1::2].sum())
-
-
-def _changes(inside: NDArray[np.bool_], height: int) -> NDArray[np.int64]:
-    """Where foreground starts and stops in column-major order of columns `height` px high."""
-    columns, rows = inside.shape
-    # A row of background ends each column, unless columns fill the image and runs go on into the next one
-    stride = rows if rows == height else rows + 1
-    padded = np.zeros((columns * stride + 1,), np.uint8)
-    padded[:-1].reshape(columns, stride)[:, :rows] = inside
-    flips = np.flatnonzero(np.diff(padded, prepend=np.uint8(0)))
-    return np.asarray(flips // stride * height + flips % stride, np.int64)
 
 
 def _runs(counts: str) -> NDArray[np.int64]:

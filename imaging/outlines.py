@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from maskserve.imaging.masks import decode_rle, rle_bounds
+from maskserve.imaging.masks import decode_inside
 from maskserve.protos.types import MaskRle
 
 Pixels = NDArray[np.uint8]
@@ -36,8 +36,7 @@ def mask_to_outlines(mask: MaskRle) -> list[Outline]:
 
     Pieces too small for a triangle at the tolerance are dropped; IoU with the mask stays at or above `CLOSE_ENOUGH`.
     """
-    x_min, y_min, x_max, y_max = rle_bounds(mask)
-    region = np.ascontiguousarray(decode_rle(mask)[y_min:y_max, x_min:x_max], np.uint8)
+    region, (x_min, y_min, _, _) = decode_inside(mask)
     if not region.size:
         return []
     exact = list(_exact(_small_holes_filled(region)))

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from maskserve.imaging.decode import to_pixels
 from maskserve.imaging.fonts import fitting_font, font
-from maskserve.imaging.masks import decode_rle, rle_bounds
+from maskserve.imaging.masks import decode_inside
 from maskserve.protos.types import Instance, Segmentation
 
 Rgb = tuple[int, int, int]
@@ -35,6 +35,10 @@ COLOURS: tuple[Rgb, ...] = (
 )
 """Told apart with any colour vision: the order of Okabe and Ito (2008), brightened for photos."""
 _FILL = 0.42
+_OUTLINE_TOLERANCE = 0.25
+"""The drawn line may leave the mask's edge by this share of its width: less than the staircase that it follows."""
+_PNG = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
+"""For photos 2.5 times as fast as compression level 3, and a little smaller (docs/benchmarks.md)."""
 _INK: Rgb = (24, 26, 30)
 _PAPER: Rgb = (250, 250, 248)
 _PANEL_PX = 1600
@@ -99,7 +103,7 @@ def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
 
 def encode_picture(image_rgb: Pixels, kind: Literal["png", "jpeg"], *, quality: int = 90) -> bytes:
     """A PNG or JPEG file of uint8 (H, W, 3) RGB pixels; `quality` is JPEG's, 0..100."""
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if kind == "png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options = _PNG if kind == "png" else (cv2.IMWRITE_JPEG_QUALITY, quality)
     done, data = cv2.imencode(f".{kind}", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise ValueError(f"a picture of shape {image_rgb.shape} cannot be written as {kind}")
@@ -119,18 +123,21 @@ def _draw_mask(picture: Pixels, instance: Instance, scale: float) -> None:
         x_min, y_min, x_max, y_max = (round(value) for value in instance.box_xyxy)
         cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), colour, line, cv2.LINE_AA)
         return
-    height, width = picture.shape[:2]
-    x_min, y_min, x_max, y_max = rle_bounds(instance.mask_rle)
-    top, left = max(0, y_min - 2 * line), max(0, x_min - 2 * line)  # room for the contour
-    window = np.s_[top : min(height, y_max + 2 * line), left : min(width, x_max + 2 * line)]
-    inside = decode_rle(instance.mask_rle)[window].astype(np.uint8)
-    region = np.ascontiguousarray(picture[window])
-    tinted = cv2.addWeighted(region, 1 - _FILL, np.full_like(region, colour), _FILL, 0)
-    cv2.copyTo(tinted, inside, region)
-    outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(region, outlines, -1, (255, 255, 255), line + max(2, line), cv2.LINE_AA)
-    cv2.drawContours(region, outlines, -1, colour, line, cv2.LINE_AA)
-    picture[window] = region
+    inside, (x_min, y_min, x_max, y_max) = decode_inside(instance.mask_rle)
+    if not inside.size:
+        return
+    region = picture[y_min:y_max, x_min:x_max]
+    cv2.copyTo(_tinted(region, colour), inside, region)
+    # a point for every pixel of the edge would be ten times as many lines to draw
+    steps, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(x_min, y_min))
+    outlines = [cv2.approxPolyDP(outline, line * _OUTLINE_TOLERANCE, True) for outline in steps]
+    cv2.drawContours(picture, outlines, -1, (255, 255, 255), line + max(2, line), cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, colour, line, cv2.LINE_AA)
+
+
+def _tinted(region: Pixels, colour: Rgb) -> Pixels:
+    """The region leaning to the colour by `_FILL`: uint8 (h, w, 3), a new array."""
+    return np.asarray(cv2.transform(region, np.column_stack([np.eye(3) * (1 - _FILL), np.array(colour) * _FILL])))
 
 
 def _draw_label(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskserve.modeling.predictor import Predictor, network_size
+from maskserve.modeling.predictor import network_size
 
 MASK_INSTANCES = 10
 PHOTO_ASPECT = (3, 4)
@@ -75,14 +75,13 @@ class Complexity:
         }
 
 
-def measure_complexity(model: GeneralizedRCNN | Predictor, size: tuple[int, int]) -> Complexity:
+def measure_complexity(network: GeneralizedRCNN, size: tuple[int, int]) -> Complexity:
     """Parameters, and FLOPs of one photo, the same every time; takes about a second whatever the size.
 
     Args:
-        model: a Mask R-CNN on an FPN, in training or not; it is left as it was.
+        network: a Mask R-CNN on an FPN, in training or not; it is left as it was.
         size: (height, width) of the network's input, px.
     """
-    network = model.model if isinstance(model, Predictor) else model
     backbone, rpn, heads = network.backbone, network.proposal_generator, network.roi_heads
     proposals = rpn.post_nms_topk[False]
     was_training = network.training

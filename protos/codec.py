@@ -97,22 +97,34 @@ def decode_reply(data: bytes) -> tuple[Segmentation | RequestError, str]:
 
 def segmentation_to_json(segmentation: Segmentation) -> dict[str, Any]:
     """The answer as JSON types, in the shape that the REST API documents; sizes are [height, width]."""
-    answer = asdict(segmentation)
-    answer["size"] = list(segmentation.size)
-    for instance in answer["instances"]:
-        instance["box_xyxy"] = [round(value, 2) for value in instance["box_xyxy"]]
-        instance["score"] = round(instance["score"], 4)
-        if instance["mask_rle"]:
-            instance["mask_rle"]["size"] = list(segmentation.size)
-    answer["instances"] = list(answer["instances"])
-    answer["coverage"]["by_class"] = dict(sorted(segmentation.coverage.by_class.items()))
-    answer["timings"] = {name: round(value, 2) for name, value in answer["timings"].items()}
-    return answer
+    # by hand: dataclasses.asdict took half of the gateway's time for a request
+    cover, timings = segmentation.coverage, segmentation.timings
+    return {
+        "size": list(segmentation.size),
+        "instances": [_instance_to_json(instance) for instance in segmentation.instances],
+        "coverage": {"total": cover.total, "by_class": dict(sorted(cover.by_class.items()))},
+        "model": _fields(segmentation.model),
+        "timings": {name: round(value, 2) for name, value in _fields(timings).items()},
+    }
 
 
 def error_to_json(error: RequestError) -> dict[str, Any]:
     """One image's error as JSON types."""
     return {"error": {"code": str(error.code), "message": error.message, "field": error.field}}
+
+
+def _instance_to_json(instance: Instance) -> dict[str, Any]:
+    mask = instance.mask_rle
+    return _fields(instance) | {
+        "score": round(instance.score, 4),
+        "box_xyxy": [round(value, 2) for value in instance.box_xyxy],
+        "mask_rle": {"size": list(mask.size), "counts": mask.counts} if mask else None,
+    }
+
+
+def _fields(values: Instance | ModelInfo | Timings) -> dict[str, Any]:
+    """As `dataclasses.asdict`, one level deep."""
+    return {name: getattr(values, name) for name in values.__dataclass_fields__}
 
 
 def _invalid(field: str, text: str) -> RequestError:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("cli", "client", "comparison", "gateway", "handlers", "imaging", "modeling", "protos", "training")
+PACKAGES = ("cli", "client", "comparison", "gateway", "handlers", "imaging", "load", "modeling", "protos", "training")
 
 
 def loaded_by(statement: str, *suspects: str) -> str:

@@ -19,6 +19,7 @@ from maskserve.protos.errors import ConfigError
 
 _PACKAGES = ("handlers", "modeling", "imaging", "protos")
 _ENTRY = "mask_rcnn.py"
+_EXTRA_FILES = ("config.yaml", "classes.json", "model_card.json", "MODEL_CARD.md", "trunk.bin", "trunk.xml", "source")
 # of every entry and of the manifest, so that the bytes do not depend on the day
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON = "01/01/1980 00:00:00"
@@ -49,7 +50,7 @@ def archive(work: Path, name: str, version: str) -> Path:
     command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", version]
     command += ["--handler", _ENTRY, "--serialized-file", "model.pth", "--config-file", "model-config.yaml"]
     # relative names: the archiver splits at commas and expands * ? [ ]
-    command += ["--extra-files", "config.yaml,classes.json,model_card.json,MODEL_CARD.md,source"]
+    command += ["--extra-files", ",".join(name for name in _EXTRA_FILES if (stage / name).exists())]
     command += ["--archive-format", "zip-store", "--export-path", str(work.resolve())]
     result = subprocess.run(
         command, cwd=stage, env=os.environ | {"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False

@@ -23,7 +23,7 @@ from maskserve.imaging.masks import paste_rle
 from maskserve.modeling.predictor import Prediction, Predictor
 from maskserve.training.datasets.coco import read_coco
 from maskserve.training.datasets.manifest import Manifest, dataset_dicts
-from maskserve.training.loader import Record, read_photo
+from maskserve.training.loader import Record, read_as_served
 
 KINDS = ("bbox", "segm")
 SIZES = ("small", "medium", "large")
@@ -100,7 +100,8 @@ def evaluate(
 def predictions(predictor: Predictor, records: Sequence[Record]) -> Iterator[tuple[Record, Prediction, float]]:
     """(record, prediction, ms in the network), one photo at a time as a request comes."""
     for record in records:
-        (prediction,), times = predictor([read_photo(record)])
+        photo, size = read_as_served(record, predictor.network_size)
+        (prediction,), times = predictor([photo], [size])
         yield record, prediction, times.inference_ms
 
 

@@ -12,7 +12,8 @@ trainer drew for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from pycocotools import mask as coco_mask
 
+from maskserve.imaging.decode import Size
 from maskserve.protos.errors import DataError
 from maskserve.training.copy_paste import SCALES, paste_instances
-from maskserve.training.datasets.photos import decode_photo
+from maskserve.training.datasets.photos import decode_as_served, decode_photo
 from maskserve.training.resize import for_memory, for_steps
 
 Record = dict[str, Any]
@@ -145,19 +147,39 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def spread(records: Sequence[Record], most: int) -> list[Record]:
+    """At most so many of the records, spread evenly over them."""
+    count = min(most, len(records))
+    return [records[index * len(records) // count] for index in range(count)]
+
+
 def read_photo(record: Record) -> np.ndarray:
     """uint8 (H, W, 3) RGB, upright; DataError when it is missing, unreadable, or not of the size its labels are for."""
+    return _read(record, _decode_whole)[0]
+
+
+def read_as_served(record: Record, seen_at: Callable[[Size], Size]) -> tuple[np.ndarray, Size]:
+    """What the predictor gets of a photo when it is served (pixels, size); see `decode_as_served`. Raises as above."""
+    return _read(record, partial(decode_as_served, seen_at=seen_at))
+
+
+def _read(record: Record, decode: Callable[[bytes], tuple[np.ndarray, Size]]) -> tuple[np.ndarray, Size]:
     path = Path(record["file_name"])
     try:
-        pixels = decode_photo(path.read_bytes())
+        pixels, size = decode(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: the manifest names this photo, but it cannot be read: {error.strerror}") from None
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     expected = (record["height"], record["width"])
-    if pixels.shape[:2] != expected:
-        raise DataError(f"{path} is {pixels.shape[:2]} (height, width), its labels are for {expected}; run data check")
-    return pixels
+    if size != expected:
+        raise DataError(f"{path} is {size} (height, width), its labels are for {expected}; run data check")
+    return pixels, size
+
+
+def _decode_whole(data: bytes) -> tuple[np.ndarray, Size]:
+    pixels = decode_photo(data)
+    return pixels, (pixels.shape[0], pixels.shape[1])
 
 
 def _copied(annotation: dict[str, Any]) -> dict[str, Any]:

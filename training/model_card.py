@@ -13,15 +13,22 @@ def model_card(
     facts: Mapping[str, Any],
     class_names: Sequence[str],
     evaluation: Mapping[str, Any],
+    *,
+    tuning: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
+    precision_measured: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card as JSON types.
 
     Args:
         name, version: TorchServe's.
-        archive_digest: sha256 (hex) of classes.json, config.yaml and model.pth.
+        archive_digest: sha256 (hex) of classes.json, config.yaml and model.pth (int8: trunk.bin, trunk.xml).
         facts: run.json of the run folder, kept whole under `training`.
         class_names: by class id.
         evaluation: evaluation.json of the run folder, kept whole; {} when the run was not evaluated.
+        tuning: what `package --tune` measured, kept whole; None when it was not asked for.
+        precision: in which the archive runs.
+        precision_measured: `maskserve.training.precision.Measurement` that chose it; None when it was asked for.
     """
     return {
         "name": name,
@@ -30,11 +37,13 @@ def model_card(
         "task": "instance segmentation",
         "architecture": "Mask R-CNN with FPN (Detectron2)",
         "network": facts.get("network", facts["backbone"]),
-        "precision": "fp32",
+        "precision": precision,
+        "precision_measured": precision_measured and dict(precision_measured),
         "class_names": list(class_names),
         "archive_digest": archive_digest,
         "training": dict(facts),
         "evaluation": dict(evaluation),
+        **({"tuning": dict(tuning)} if tuning else {}),
     }
 
 
@@ -46,7 +55,11 @@ def model_card_text(card: Mapping[str, Any]) -> str:
         f"{card['architecture']}, {card['network']}, {card['precision']}.",
         "",
         f"- Classes: {', '.join(card['class_names'])}",
-        f"- Digest (sha256 of classes.json, config.yaml, model.pth): `{card['archive_digest']}`",
+        f"- Digest (sha256 of {_model_files(card)}): `{card['archive_digest']}`",
+        "",
+        "## Precision",
+        "",
+        *_precision(card),
         "",
         "## Training",
         "",
@@ -56,11 +69,54 @@ def model_card_text(card: Mapping[str, Any]) -> str:
         "",
         *(_rows(card["evaluation"]) or ["Not evaluated: run `maskserve evaluate` before packaging."]),
         "",
+        *_tuning(card.get("tuning")),
         "## Use",
         "",
         "For photos like those it was trained on. Scores are not calibrated probabilities.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tuning(tuning: Mapping[str, Any] | None) -> list[str]:
+    if not tuning:
+        return []
+    lines = [
+        "## Workers, threads, batch",
+        "",
+        f"Measured on {tuning['machine']}, {tuning['photos']} photos; chosen for: {tuning['objective']}.",
+        "",
+        "| workers | threads each | batch | images/s, all busy | ms, alone (p95) | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in tuning["rows"]:
+        layout = f"| {row['workers']} | {row['threads']} | {row['batch_size']} | {row['images_per_s']:.2f} "
+        alone = f"| {row['latency_ms']:.0f} ({row['latency_p95_ms']:.0f}) "
+        lines.append(f"{layout}{alone}| {'chosen' if row['chosen'] else ''} |")
+    return [*lines, ""]
+
+
+def _model_files(card: Mapping[str, Any]) -> str:
+    return "classes.json, config.yaml, model.pth" + ", trunk.bin, trunk.xml" * (card["precision"] == "int8")
+
+
+def _precision(card: Mapping[str, Any]) -> list[str]:
+    measured, chosen = card["precision_measured"], card["precision"]
+    if measured is None:
+        return [f"{chosen}, as asked for; not measured (`maskserve package --precision auto` measures)."]
+    exact = measured["rows"][0]
+    lines = [
+        "| precision | mask AP | difference | budget | box AP | ms | speed-up | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in measured["rows"]:
+        name, difference = row["precision"], row["mask_ap"] - exact["mask_ap"]
+        cells = [name, f"{row['mask_ap']:.1f}", f"{difference:+.1f}", f"{-measured['budgets'][name]:g}"]
+        cells += [f"{row['box_ap']:.1f}", f"{row['ms']:g}", f"{row['speed_up']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} | {'chosen' if name == chosen else ''} |")
+    left_out = [f"- {name}: not measured, {reason}" for name, reason in sorted(measured["left_out"].items())]
+    few = " These are few: differences of AP may be chance." if measured["few_photos"] else ""
+    judged = f"Judged by {measured['photo_count']} photos: {measured['photos']}.{few}"
+    return [*lines, "", *left_out, "", f"{judged} On {measured['machine']}."]
 
 
 def _rows(facts: Mapping[str, Any], prefix: str = "") -> list[str]:

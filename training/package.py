@@ -6,9 +6,10 @@ In the archive:
     mask_rcnn.py                                     the entry
     maskserve/{handlers, modeling, imaging, protos}  the source it runs on; it wins over an installed maskserve
     model.pth, config.yaml, classes.json             the model: tensors only, resolved config, class names
+    trunk.xml, trunk.bin                             precision int8 only: the trunk as OpenVINO runs it
     model-config.yaml                                how TorchServe and the handler shall run it
     model_card.json, MODEL_CARD.md                   what it is, what it was trained on, how well it does
-Same run, same settings, same source: same bytes.
+Same run, same settings, same source: same bytes (except measured milliseconds, see `maskserve.training.precision`).
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ import json
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from maskserve.modeling.config import load_cfg
-from maskserve.modeling.predictor import load_state_dict
+from maskserve.modeling.loading import load_state_dict
+from maskserve.modeling.openvino_trunk import TRUNK_FILES
 from maskserve.protos.errors import ConfigError
 from maskserve.training.archive import add_source, archive, without_times
+from maskserve.training.layouts import Layout
 from maskserve.training.model_card import model_card, model_card_text
+from maskserve.training.precision import Choice
+from maskserve.training.tuning import Tuning
 
 # in the order in which `unzip -p` gives them
-_MODEL_FILES = ("classes.json", "config.yaml", "model.pth")
+_MODEL_FILES = ("classes.json", "config.yaml", "model.pth", *TRUNK_FILES)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
 
 
@@ -47,7 +52,11 @@ class ServingSettings:
     threads: int | Literal["auto"] = "auto"
     score_threshold: float = 0.5
 
-    def as_yaml(self) -> str:
+    def tuned(self, layout: Layout) -> ServingSettings:
+        """The same with what was measured to be best."""
+        return replace(self, workers=layout.workers, threads=layout.threads, batch_size=layout.batch_size)
+
+    def as_yaml(self, precision: str) -> str:
         """TorchServe's own keys first; it passes the others on to the handler."""
         keys = {
             "minWorkers": self.workers,
@@ -57,7 +66,7 @@ class ServingSettings:
             "responseTimeout": self.response_timeout_s,
             "startupTimeout": self.startup_timeout_s,
             "threads": self.threads,
-            "precision": "fp32",
+            "precision": precision,
             "score_threshold": self.score_threshold,
         }
         return yaml.safe_dump(keys, sort_keys=False)
@@ -71,8 +80,10 @@ class Package:
     model: str
     version: str
     archive_digest: str
-    """sha256 (hex) over classes.json, config.yaml and model.pth, one after the other."""
+    """sha256 (hex) over classes.json, config.yaml and model.pth (int8: trunk.bin, trunk.xml), one after the other."""
     size_bytes: int
+    choice: Choice
+    """The precision, and what it was chosen by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,8 @@ def package_run(
     name: str | None = None,
     version: str = "1.0",
     settings: ServingSettings = ServingSettings(),
+    choice: Choice | None = None,
+    tuning: Tuning | None = None,
 ) -> Package:
     """Writes `<store>/<model>.mar`, whole or not at all.
 
@@ -103,11 +116,15 @@ def package_run(
         name: TorchServe's name of the model; the run's own by default.
         version: TorchServe's version of the model.
         settings: how to serve it.
+        choice: the precision and what it needs (`maskserve.training.precision.settle_precision`); fp32 by default.
+        tuning: what was measured on this machine; its choice goes into the settings, its table into the card.
 
     Raises:
         ConfigError: the run folder is incomplete or damaged, or the name is not one for TorchServe.
     """
-    content = read_run(run)
+    content, choice = read_run(run), choice or Choice()
+    if tuning:
+        settings = settings.tuned(tuning.chosen.layout)
     name = name or str(content.facts.get("model") or run.resolve().name)
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a model: letters, digits and _ - . only, a letter or digit first")
@@ -115,12 +132,12 @@ def package_run(
     # beside the result: the last step must be a rename within one file system
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=store) as folder:
         work = Path(folder)
-        digest = _stage(content, work / "stage", name, version, settings)
+        digest = _stage(content, work / "stage", name, version, settings, choice, tuning)
         made = archive(work, name, version)
         without_times(made, work / "final.mar")
         target = store / f"{name}.mar"
         (work / "final.mar").replace(target)
-    return Package(target, name, version, digest, target.stat().st_size)
+    return Package(target, name, version, digest, target.stat().st_size, choice)
 
 
 def read_run(run: Path) -> Run:
@@ -160,15 +177,36 @@ def _portable_config(path: Path) -> str:
     return str(cfg.dump())
 
 
-def _stage(content: Run, folder: Path, name: str, version: str, settings: ServingSettings) -> str:
+def _stage(
+    content: Run,
+    folder: Path,
+    name: str,
+    version: str,
+    settings: ServingSettings,
+    choice: Choice,
+    tuning: Tuning | None,
+) -> str:
     """Lays everything out in `folder`; returns the digest."""
     folder.mkdir()
     shutil.copyfile(content.weights, folder / "model.pth")
+    if choice.trunk:
+        for file in TRUNK_FILES:
+            shutil.copyfile(choice.trunk.parent / file, folder / file)
     (folder / "config.yaml").write_text(content.config)
     (folder / "classes.json").write_text(json.dumps(content.class_names, ensure_ascii=False, indent=2) + "\n")
-    (folder / "model-config.yaml").write_text(settings.as_yaml())
-    digest = _digest([folder / file for file in _MODEL_FILES])
-    card = model_card(name, version, digest, content.facts, content.class_names, content.evaluation)
+    (folder / "model-config.yaml").write_text(settings.as_yaml(choice.precision))
+    digest = _digest([folder / file for file in _MODEL_FILES if (folder / file).is_file()])
+    card = model_card(
+        name,
+        version,
+        digest,
+        content.facts,
+        content.class_names,
+        content.evaluation,
+        tuning=tuning.to_json() if tuning else None,
+        precision=choice.precision,
+        precision_measured=choice.measurement.to_json() if choice.measurement else None,
+    )
     (folder / "model_card.json").write_text(json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
     (folder / "MODEL_CARD.md").write_text(model_card_text(card))
     add_source(folder)

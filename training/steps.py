@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import distributed, nn
 
-from maskserve.modeling.predictor import pick_device
+from maskserve.modeling.device import pick_device
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training.datasets.manifest import load_dataset
 from maskserve.training.hooks import Checkpoint, Progress, Quiet, Validation

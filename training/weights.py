@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from maskserve.modeling.config import load_cfg
-from maskserve.modeling.predictor import load_state_dict
+from maskserve.modeling.loading import load_state_dict
 from maskserve.protos.errors import ConfigError
 from maskserve.training.fetch import fetch
 from maskserve.training.naming import PREFIX, from_torchvision, is_torchvision

@@ -56,9 +56,12 @@ def decode_and_resize(photo: str, short_side: int) -> Step:
 
 def network_pixels(data: bytes, short_side: int) -> np.ndarray:
     """uint8 (h, w, 3) RGB as the network of a worker sees a file."""
-    from maskserve.imaging.decode import decode_rgb
-    from maskserve.modeling.predictor import network_size, resize
+    from maskserve.imaging.decode import decode_near
+    from maskserve.modeling.predictor import network_size
+    from maskserve.modeling.resize import resize
 
-    pixels = decode_rgb(data)
-    height, width = pixels.shape[:2]
-    return resize(pixels, network_size((height, width), short_side, 10 * short_side))
+    def seen_at(size: tuple[int, int]) -> tuple[int, int]:
+        return network_size(size, short_side, 10 * short_side)
+
+    pixels, size = decode_near(data, seen_at)
+    return resize(pixels, seen_at(size), size)

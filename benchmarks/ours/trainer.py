@@ -11,7 +11,7 @@ from typing import Any
 def training_cfg(backbone: str) -> Any:
     """The preset's config, from random weights; both trainers get it."""
     from benchmarks.models import BACKBONES, CLASS_NAMES, SEED
-    from maskserve.modeling.predictor import pick_device
+    from maskserve.modeling.device import pick_device
     from maskserve.training.presets import ARMS, resolve_cfg
 
     arm = ARMS[BACKBONES[backbone]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,14 @@ def test_an_archive_is_as_good_as_its_run(tmp_path: Path):
     assert np.array_equal(one.scores, other.scores)
     assert (a.facts.model, a.facts.backbone) == (b.facts.model, b.facts.backbone)
     assert package_run(b.folder.path, tmp_path / "again").archive_digest == packed.archive_digest
+
+
+def test_an_archive_in_another_precision_is_not_measured_as_if_it_were_fp32(tmp_path: Path):
+    (tmp_path / "int8.mar").touch()
+    with zipfile.ZipFile(tmp_path / "int8.mar", "w") as archive:
+        archive.writestr("model_card.json", json.dumps({"precision": "int8"}))
+    with pytest.raises(ConfigError, match=r"int8\.mar: runs in int8, and compare measures fp32"):
+        open_arms((tmp_path / "int8.mar", tmp_path / "int8.mar"), tmp_path / "scratch")
 
 
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path):

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -112,6 +112,8 @@ class FakeTorchServe:
         self.management_token = management_token
         self.delay_s = 0.0
         """How long every answer takes."""
+        self.says_total_ms: float | None = None
+        """What the worker says that it took; None: the truth."""
         self.calls: list[Call] = []
         self.attempts: dict[str, int] = defaultdict(int)
         """Requests by model, refused and failed ones included."""
@@ -177,7 +179,7 @@ class _Inference(inference_pb2_grpc.InferenceAPIsServiceServicer):
         if fault in FAULTS:
             _abort(context, fault, call.model)
         server.wait(60 if fault == "hang" else server.delay_s + 0.5 * (fault == "slow"))
-        return inference_pb2.PredictionResponse(prediction=_reply(call, model, fault))
+        return inference_pb2.PredictionResponse(prediction=_reply(call, model, fault, server.says_total_ms))
 
 
 class _Management(management_pb2_grpc.ManagementAPIsServiceServicer):
@@ -257,7 +259,7 @@ def _abort(context: grpc.ServicerContext, fault: str, model: str) -> NoReturn:
     raise AssertionError("abort always raises")
 
 
-def _reply(call: Call, model: _Model, fault: str) -> bytes:
+def _reply(call: Call, model: _Model, fault: str, says_total_ms: float | None) -> bytes:
     odd = {"garbage": b"\xff\xff no protobuf", "empty_reply": b""}
     if fault in odd:
         return odd[fault]
@@ -265,7 +267,10 @@ def _reply(call: Call, model: _Model, fault: str) -> bytes:
         return bytes(wire.MAX_MESSAGE_BYTES + 256 * 1024)
     request_id = "someone else's" if fault == "wrong_id" else call.request_id
     try:
-        return codec.encode_reply(segment(call, model.class_names), request_id)
+        answer = segment(call, model.class_names)
+        if says_total_ms is not None:
+            answer = replace(answer, timings=replace(answer.timings, total_ms=says_total_ms))
+        return codec.encode_reply(answer, request_id)
     except RequestError as error:
         return codec.encode_reply(error, request_id)
 

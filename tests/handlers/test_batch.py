@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from maskserve.handlers.batch import Answer, Engine, answer_batch
+from maskserve.handlers.request import read_photo
 from maskserve.protos.codec import encode_options
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
@@ -23,13 +26,14 @@ class FailsOn:
     def __init__(self, real: Any, height: int, error: Exception) -> None:
         self._real, self._height, self._error = real, height, error
         self.class_names = real.class_names
+        self.network_size = real.network_size
         self.batches: list[int] = []
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Any:
+    def __call__(self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> Any:
         self.batches.append(len(images))
-        if any(image.shape[0] == self._height for image in images):
+        if any(height == self._height for height, _ in sizes):
             raise self._error
-        return self._real(images)
+        return self._real(images, sizes)
 
 
 def _outcome(answer: Answer) -> Segmentation:
@@ -75,6 +79,23 @@ def test_each_image_of_a_batch_follows_its_own_options(engine: Engine, photo: by
     assert maskless.instances
     assert all(instance.mask_rle is None and instance.area_px > 0 for instance in maskless.instances)
     assert {instance.class_name for instance in red.instances} <= {"red panda"}
+
+
+def test_a_big_jpeg_is_decoded_smaller_and_answered_in_its_own_pixels(engine: Engine) -> None:
+    """The answer speaks of the photo as it was sent, and finds what it finds in the whole of it."""
+    coarse = np.random.default_rng(2).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    file, whole = BytesIO(), BytesIO()
+    image = Image.fromarray(coarse).resize((2000, 1500), Image.Resampling.BICUBIC)
+    image.save(file, "JPEG", quality=95)
+    image.save(whole, "PNG", compress_level=1)
+    read = read_photo({"image": file.getvalue()}, engine.predictor.network_size)
+    assert read.pixels.shape[0] < read.size[0] == 1500
+    near, expected = (_outcome(answer_batch([{"image": one.getvalue()}], engine)[0]) for one in (file, whole))
+    assert near.size == (1500, 2000)
+    assert near.instances[0].mask_rle is not None
+    assert near.instances[0].mask_rle.size == (1500, 2000)
+    assert near.instances[0].score == pytest.approx(expected.instances[0].score, abs=0.02)
+    np.testing.assert_allclose(near.instances[0].box_xyxy, expected.instances[0].box_xyxy, atol=20)
 
 
 @pytest.mark.parametrize("place", range(4))

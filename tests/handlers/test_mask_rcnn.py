@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from maskserve.handlers import archive
 from maskserve.handlers.archive import thread_count
 from maskserve.handlers.mask_rcnn import MaskRcnnHandler
 from maskserve.handlers.reply import pack
+from maskserve.modeling import device, openvino_trunk
 from maskserve.protos import wire
 from maskserve.protos.codec import decode_reply
-from maskserve.protos.errors import RequestError
+from maskserve.protos.errors import ConfigError, RequestError
 from maskserve.protos.types import ErrorCode, Segmentation
 
 
@@ -70,6 +72,27 @@ def loaded(archive_folder: Path) -> SimpleNamespace:
     handler, context = MaskRcnnHandler(), FakeContext(archive_folder)
     handler.initialize(context)
     return SimpleNamespace(handler=handler, context=context)
+
+
+@pytest.mark.parametrize(
+    ("precision", "says"),
+    [
+        ("bf16", r"this CPU .* does not calculate in bfloat16.*maskserve package"),
+        ("int8", r"OpenVINO, which is not installed here: pip install openvino"),
+        ("fp16", r"precision 'fp16': choose fp32, bf16, int8"),
+    ],
+)
+def test_a_precision_that_this_machine_does_not_have_is_said_at_load(
+    archive_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, says: str
+) -> None:
+    """The archive may come from another machine; what is missing and what to do is the last line of the log."""
+    monkeypatch.setattr(device, "has_fast_bfloat16", lambda _device: False)
+    monkeypatch.setattr(openvino_trunk, "find_spec", lambda _name: None)
+    folder = Path(shutil.copytree(archive_folder, tmp_path / "archive"))
+    settings = (folder / "model-config.yaml").read_text()
+    (folder / "model-config.yaml").write_text(settings.replace("fp32", precision))
+    with pytest.raises(ConfigError, match=says):
+        MaskRcnnHandler().initialize(FakeContext(folder))
 
 
 def test_a_batch_of_grpc_and_rest_rows_is_answered_in_their_own_forms(loaded: Any, photo: bytes) -> None:
@@ -163,11 +186,14 @@ def test_a_broken_archive_is_loud(archive_folder: Path, tmp_path: Path) -> None:
         MaskRcnnHandler().initialize(FakeContext(broken))
 
 
-def test_threads_are_the_archives_or_the_machines() -> None:
-    """A number is taken as it is; "auto" shares the physical cores among the model's workers."""
-    assert thread_count(3, 1) == 3
-    assert thread_count("auto", 1) >= 1
-    assert thread_count("auto", 1000) == 1
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(2, 1, 2), (2, 2, 1), (2, 3, 1), (6, 2, 3), (64, 1, 8)])
+def test_threads_are_the_archives_or_the_machines(
+    cores: int, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number is taken as it is; "auto" shares the cores among the model's workers, and ends at eight."""
+    monkeypatch.setattr(archive, "usable_cores", lambda: cores)
+    assert thread_count("auto", workers) == threads
+    assert thread_count(3, workers) == 3
 
 
 def test_the_entry_file_defines_one_class_and_imports_nothing_heavy() -> None:
@@ -181,7 +207,7 @@ def test_the_entry_file_defines_one_class_and_imports_nothing_heavy() -> None:
     assert len([node for node in tree.body if isinstance(node, ast.ClassDef)]) == 1
     imported = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
     imported += [name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names]
-    assert set(imported) <= {"__future__", "collections.abc", "pathlib", "typing"}
+    assert set(imported) <= {"__future__", "collections.abc", "pathlib", "time", "typing"}
 
 
 def test_packing_leaves_a_good_answer_alone(loaded: Any, photo: bytes) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
+from functools import cache, partial
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from maskserve.imaging.decode import decode_rgb
+from maskserve.imaging.decode import BIG_PX, MARGIN, decode_near, decode_rgb
 from maskserve.imaging.header import inspect_image
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode
@@ -163,3 +165,113 @@ def test_cut_off_files_are_unreadable(kind: str) -> None:
     with pytest.raises(RequestError) as caught:
         decode_rgb(data[: len(data) // 2])
     assert caught.value.code is ErrorCode.IMAGE_UNREADABLE
+
+
+@cache
+def scene(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Shapes of all sizes and a little noise, like a photo that is not sharp to its last pixel."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 64 + 1, width // 64 + 1, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = rng.normal(0, 2, (height, width, 3)).astype(np.int16)
+    return Image.fromarray(np.clip(np.asarray(image, np.int16) + noise, 0, 255).astype(np.uint8))
+
+
+def quarter(size: tuple[int, int]) -> tuple[int, int]:
+    """A network that sees photos at a quarter of their size."""
+    return size[0] // 4, size[1] // 4
+
+
+@pytest.mark.parametrize(("shrink", "divisor"), [(1.69, 1), (3.41, 2), (6.81, 4), (13.7, 8), (100, 8)])
+def test_big_jpegs_are_decoded_near_the_size_that_is_seen(shrink: float, divisor: int) -> None:
+    """At 1/2, 1/4 or 1/8, whichever is the smallest that leaves MARGIN times the pixels seen."""
+    data = encoded(scene(1504, 2000), "JPEG")
+    pixels, size = decode_near(data, lambda size: (int(size[0] / shrink), int(size[1] / shrink)))
+    assert size == (1504, 2000)
+    assert pixels.shape == (1504 // divisor, 2000 // divisor, 3)
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    assert divisor == 1 or pixels.shape[0] >= MARGIN * int(1504 / shrink)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(1504, 2000), (1501, 2003)])
+def test_a_smaller_decode_looks_as_the_whole_does(mode: str, progressive: bool, size: tuple[int, int]) -> None:
+    """Seen at the network's size, within 0.3 grey levels on average, at the far edge too where sides do not divide."""
+    resize = pytest.importorskip("maskserve.modeling.resize").resize
+    data = encoded(scene(*size).convert(mode), "JPEG", quality=90, progressive=progressive)
+    pixels, original = decode_near(data, quarter)
+    assert pixels.shape[:2] == (-(-size[0] // 2), -(-size[1] // 2))
+    seen = quarter(size)
+    near, whole = resize(pixels, seen, original), resize(decode_rgb(data), seen)
+    difference = np.abs(near.astype(int) - whole)
+    assert difference.mean() < 0.3
+    assert difference[:, -40:].mean() < 0.4
+    assert difference[-40:].mean() < 0.4
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(("size", "divisor"), [((1504, 2000), 2), ((1501, 2000), 2)])
+def test_smaller_decodes_are_upright_too(orientation: int, size: tuple[int, int], divisor: int) -> None:
+    """In all eight orientations; a turned photo whose sides do not divide is decoded whole, as it would lie askew."""
+    resize = pytest.importorskip("maskserve.modeling.resize").resize
+    upright = np.asarray(scene(*size))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    data = encoded(stored, "JPEG", quality=95, exif=exif.tobytes())
+    pixels, original = decode_near(data, quarter)
+    assert original == size
+    whole = size[0] % divisor and orientation != 1
+    assert pixels.shape[0] == (size[0] if whole else -(-size[0] // divisor))
+    seen = quarter(size)
+    difference = np.abs(resize(pixels, seen, original).astype(int) - resize(decode_rgb(data), seen))
+    assert difference.mean() < 0.3
+
+
+@pytest.mark.parametrize(("kind", "size"), [("PNG", (1504, 2000)), ("WEBP", (1504, 2000)), ("JPEG", (1000, 1500))])
+def test_other_formats_and_small_photos_are_decoded_whole(kind: str, size: tuple[int, int]) -> None:
+    """Only big JPEGs are decoded smaller; of all others the pixels are those of decode_rgb."""
+    assert kind != "JPEG" or size[0] * size[1] < BIG_PX
+    data = encoded(scene(*size), kind, method=0, compress_level=1)
+    pixels, original = decode_near(data, lambda _size: (100, 150))
+    assert original == size
+    np.testing.assert_array_equal(pixels, decode_rgb(data))
+
+
+def test_a_long_strip_is_not_decoded_to_less_than_is_seen() -> None:
+    """The shorter side counts as well: a panorama keeps its few rows."""
+    pixels, size = decode_near(encoded(scene(16, 130_000 // 2), "JPEG"), lambda _size: (1, 1333))
+    assert size == (16, 65_000)
+    assert pixels.shape[0] >= MARGIN
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.97])
+def test_a_big_jpeg_that_is_cut_off_is_unreadable_at_any_scale(keep: float) -> None:
+    """A smaller decode notices what a whole one does."""
+    data = encoded(scene(1504, 2000), "JPEG")
+    with pytest.raises(RequestError) as caught:
+        decode_near(data[: int(len(data) * keep)], lambda _size: (100, 133))
+    assert caught.value.code is ErrorCode.IMAGE_UNREADABLE
+
+
+@pytest.mark.kit
+def test_real_photos_of_12_megapixels_are_seen_as_if_decoded_whole(kit: Path) -> None:
+    """Within 0.3 grey levels on average of Pillow's decode and bilinear resize, at every size that networks use."""
+    predictor = pytest.importorskip("maskserve.modeling.predictor")
+    differences: dict[int, list[float]] = {short_px: [] for short_px in (128, 320, 480, 800)}
+    for path in sorted((kit / "datasets").rglob("*.jpg"))[::27]:
+        photo = Image.open(path).convert("RGB")
+        scale = (12e6 / (photo.width * photo.height)) ** 0.5
+        big = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
+        data = encoded(big, "JPEG", quality=90)
+        whole = Image.open(BytesIO(data))
+        for short_px, found in differences.items():
+            seen_at = partial(predictor.network_size, min_size=short_px, max_size=short_px * 5 // 3)
+            pixels, size = decode_near(data, seen_at)
+            assert pixels.shape[0] < size[0]
+            height, width = seen_at(size)
+            expected = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR), np.int16)
+            found.append(float(np.abs(predictor.resize(pixels, (height, width), size) - expected).mean()))
+    assert {short_px: np.mean(found) for short_px, found in differences.items() if np.mean(found) > 0.3} == {}

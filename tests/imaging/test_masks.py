@@ -13,7 +13,16 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from maskserve.imaging.masks import coverage, decode_rle, encode_rle, paste_rle, rle_bounds, rle_iou, rle_to_polygons
+from maskserve.imaging.masks import (
+    coverage,
+    decode_inside,
+    decode_rle,
+    encode_rle,
+    paste_rle,
+    rle_bounds,
+    rle_iou,
+    rle_to_polygons,
+)
 from maskserve.protos.types import Instance, MaskRle
 
 
@@ -87,13 +96,17 @@ def test_rle_round_trip(mask: NDArray[np.bool_]) -> None:
     expected = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if mask.any() else None
     x_min, y_min, x_max, y_max = rle_bounds(rle)
     assert (x_min, y_min, x_max, y_max) == expected or (expected is None and x_max == x_min)
+    inside, bounds = decode_inside(rle)
+    assert bounds == (x_min, y_min, x_max, y_max)
+    np.testing.assert_array_equal(inside, mask[y_min:y_max, x_min:x_max] if mask.any() else np.zeros((0, 0)))
 
 
 @pytest.mark.parametrize("counts", ["", "0", "PPY", "04é", "05", "11111"])
 def test_broken_counts_are_an_error(counts: str) -> None:
     """Counts that are cut off or do not fill the image raise ValueError."""
-    with pytest.raises(ValueError):
-        decode_rle(MaskRle((2, 2), counts))
+    for decode in (decode_rle, decode_inside):
+        with pytest.raises(ValueError):
+            decode(MaskRle((2, 2), counts))
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")

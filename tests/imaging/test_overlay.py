@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from io import BytesIO
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -54,6 +55,23 @@ def test_masks_are_tinted_and_the_rest_is_untouched() -> None:
     inside = picture[220, 80].astype(int)
     assert np.abs(inside - class_colour(0)).sum() < np.abs(128 - np.array(class_colour(0))).sum()
     np.testing.assert_array_equal(picture[400:, :], grey(size)[400:, :])
+
+
+def test_a_masks_outline_is_drawn_along_its_edge() -> None:
+    """Everywhere on the edge of a round mask with a hole there is the line, and further away there is none."""
+    size = (600, 800)
+    disc = cv2.circle(np.zeros(size, np.uint8), (400, 300), 150, 1, -1)
+    disc = cv2.circle(disc, (400, 300), 50, 0, -1)
+    rle = encode_rle(disc.astype(bool))
+    found = Instance(0, "", 0.9, (250, 150, 551, 451), int(disc.sum()), rle)
+    answered = Segmentation(size, (found,), coverage([found], size, [""]), ModelInfo("m", "1.0", "resnet50"))
+    picture = draw_overlay(grey(size), answered, legend=False, scores=False)
+    edge = cv2.morphologyEx(disc, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    edge[:300] = False  # the label is there
+    drawn = np.abs(picture.astype(int) - class_colour(0)).sum(axis=2) < 30
+    assert cv2.dilate(drawn.astype(np.uint8), np.ones((3, 3)))[edge].mean() > 0.99
+    far = cv2.dilate(edge.astype(np.uint8), np.ones((13, 13))) == 0
+    assert not drawn[300:][far[300:]].any()
 
 
 def test_the_legend_can_be_left_out() -> None:

@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import mobilenet_v2, resnet50
 
 from maskserve.modeling.complexity import describe, measure_complexity, typical_size
-from maskserve.modeling.predictor import Predictor
 from maskserve.training.presets import ARMS, resolve_cfg
 
 SIZE = (224, 224)
@@ -102,9 +101,10 @@ def test_measuring_leaves_a_training_model_as_it_was():
         assert torch.equal(tensor, before[name]), name
 
 
-def test_a_predictor_s_network_is_measured_and_padded_to_its_stride(predictor: Predictor):
-    found = measure_complexity(predictor, (65, 90))
-    assert found.flops == measure_complexity(predictor, (96, 96)).flops
+def test_an_image_is_padded_to_the_network_s_stride():
+    model = network("mobilenetv2")[1]
+    found = measure_complexity(model, (65, 90))
+    assert found.flops == measure_complexity(model, (96, 96)).flops
     assert "at 65 × 90" in describe(found)
 
 

@@ -22,14 +22,17 @@ class Labels:
         self.records = iter(dataset_dicts(manifest))
         self.keep = keep
 
-    def __call__(self, images):
+    def network_size(self, size):
+        return size
+
+    def __call__(self, images, sizes):
         record = next(self.records)
         labels = record["annotations"] if self.keep else []
         boxes = np.array([a["bbox"] for a in labels], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         count = len(boxes)
         found = Prediction(
-            size=images[0].shape[:2],
+            size=sizes[0],
             boxes_xyxy=boxes,
             scores=np.linspace(0.9, 0.8, count, dtype=np.float32),
             class_ids=np.array([a["category_id"] for a in labels], np.int64),
@@ -98,8 +101,8 @@ def test_classes_keep_their_ap_when_their_ids_are_out_of_order_and_a_label_has_i
 class OneClass(Labels):
     """Answers with the labels of the first class only."""
 
-    def __call__(self, images):
-        (found,), times = super().__call__(images)
+    def __call__(self, images, sizes):
+        (found,), times = super().__call__(images, sizes)
         keep = found.class_ids == 0
         arrays = (found.boxes_xyxy, found.scores, found.class_ids, found.mask_probs)
         return [Prediction(found.size, *(array[keep] for array in arrays))], times

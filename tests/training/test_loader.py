@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
-from maskserve.training.loader import Mapper, auto_workers, train_loader
+from maskserve.training.loader import Mapper, auto_workers, read_as_served, train_loader
 from maskserve.training.presets import ARMS, resolve_cfg
 
 
@@ -71,6 +72,20 @@ def test_bgr_models_get_their_channels_swapped(records):
     assert (rgb(records[0])["image"].flip(0) == bgr(records[0])["image"]).all()
 
 
+@pytest.mark.parametrize(("direction", "axis"), [("horizontal", 2), ("vertical", 1), ("none", None)])
+def test_photos_are_mirrored_as_the_config_says(records, direction: str, axis: int | None):
+    def seen(direction: str) -> list[np.ndarray]:
+        mapper = Mapper(config("INPUT.RANDOM_FLIP", direction, "INPUT.SCALE_JITTER", "(1.0,1.0)"), records)
+        return [mapper(records[0])["image"].numpy() for _ in range(24)]
+
+    upright = seen("none")[0]
+    wanted = [upright] if axis is None else [upright, np.flip(upright, axis)]
+    for pixels in seen(direction):
+        assert any((pixels == one).all() for one in wanted)
+    for one in wanted:
+        assert any((pixels == one).all() for pixels in seen(direction))
+
+
 def test_photos_without_any_label_are_said(records):
     for record in records:
         record["annotations"] = []
@@ -114,3 +129,16 @@ def test_workers_give_the_same_photos_from_the_same_seed(records):
     first, second, other = streams
     assert all(torch.equal(one, same) for one, same in zip(first, second, strict=True))
     assert not all(torch.equal(one, another) for one, another in zip(first, other, strict=True))
+
+
+def test_a_photo_is_read_as_the_server_reads_it_and_what_it_refuses_still_is(tmp_path: Path):
+    big = Image.new("RGB", (2000, 1504), (200, 80, 40))
+    records = []
+    for name in ("big.jpg", "big.bmp"):
+        big.save(tmp_path / name)
+        records.append({"file_name": str(tmp_path / name), "height": 1504, "width": 2000})
+    (served, size), (refused, same_size) = (read_as_served(record, lambda _size: (300, 400)) for record in records)
+    assert size == same_size == (1504, 2000)
+    assert (served.shape, refused.shape) == ((752, 1000, 3), (1504, 2000, 3))
+    with pytest.raises(DataError, match=r"labels are for \(7"):
+        read_as_served({**records[0], "height": 7}, lambda _size: (300, 400))

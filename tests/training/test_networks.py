@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from detectron2.modeling import build_model
 
 from maskserve.cli.main import main
 from maskserve.modeling.predictor import Predictor
@@ -45,7 +46,7 @@ def test_a_network_by_config_is_trained_packaged_and_answers(
     assert folder.name == record["model"]  # the arm's name: config.properties and maskserve.toml know it
 
     predictor = Predictor(run.load_cfg(), run.load_classes(), weights=run.weights, device="cpu")
-    assert record["complexity"]["all"]["parameters"] == sum(p.numel() for p in predictor.model.parameters())
+    assert record["complexity"]["all"]["parameters"] == sum(p.numel() for p in build_model(run.load_cfg()).parameters())
     (found,), _ = predictor([np.zeros((90, 120, 3), np.uint8)])
     assert found.size == (90, 120)
 

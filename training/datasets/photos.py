@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maskserve.protos.errors import DataError
+from maskserve.imaging.decode import Size, decode_near
+from maskserve.protos.errors import DataError, RequestError
 
 ORIENTATION_TAG = 0x0112
 TURNED = frozenset({5, 6, 7, 8})
@@ -57,6 +59,21 @@ def decode_photo(data: bytes) -> np.ndarray:
             return np.asarray((upright or photo).convert("RGB"))
     except _UNREADABLE as error:
         raise DataError(f"it is no readable photo ({error})") from None
+
+
+def decode_as_served(data: bytes, seen_at: Callable[[Size], Size]) -> tuple[np.ndarray, Size]:
+    """The pixels that the server's worker gets of a photo, and the photo's (height, width); see `decode_near`.
+
+    What the server refuses (a BMP, a photo above its limits) is decoded by `decode_photo`.
+
+    Raises:
+        DataError: when Pillow cannot read it.
+    """
+    try:
+        return decode_near(data, seen_at)
+    except RequestError:
+        pixels = decode_photo(data)
+        return pixels, (pixels.shape[0], pixels.shape[1])
 
 
 def orientation(data: bytes) -> int:

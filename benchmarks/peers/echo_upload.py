@@ -1,0 +1,23 @@
+"""Waitress with the smallest handler of an upload: `python -m benchmarks.peers.echo_upload PORT THREADS` reads the
+multipart file `image`, as the gateway does, and sends its bytes back."""
+
+from __future__ import annotations
+
+import sys
+
+from flask import Flask, Response, request
+from waitress import serve
+
+
+def create_app() -> Flask:
+    app = Flask(__name__)
+
+    @app.post("/echo")
+    def echo() -> Response:
+        return Response(request.files["image"].read(), content_type="application/octet-stream")
+
+    return app
+
+
+if __name__ == "__main__":
+    serve(create_app(), host="127.0.0.1", port=int(sys.argv[1]), threads=int(sys.argv[2]))

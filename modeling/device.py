@@ -1,0 +1,40 @@
+"""What this machine calculates on, and in what."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from maskserve.protos.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+"""From the most exact."""
+
+
+def pick_device(device: str) -> str:
+    """The device itself, or for "auto" a GPU when there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether the device ("cpu", "cuda", "cuda:1") calculates in bfloat16; where it is emulated, float32 is faster."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def check_precision(precision: str, device: str) -> Precision:
+    """`precision`; ConfigError for one that there is not, or that the device ("cpu", "cuda") would only emulate."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision {precision!r}: choose {', '.join(PRECISIONS)}")
+    if precision == "bf16" and not has_fast_bfloat16(device):
+        what = "this GPU" if device.startswith("cuda") else "this CPU (it lacks AVX512-BF16)"
+        raise ConfigError(
+            f"precision bf16: {what} does not calculate in bfloat16 and would emulate it, slower than fp32; package "
+            "the run for this machine with `maskserve package --precision auto` or --precision fp32"
+        )
+    return precision

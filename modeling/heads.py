@@ -1,0 +1,66 @@
+"""Detectron2's box and mask heads, fed channels last and in the trunk's precision; what decides stays in float32.
+
+    features ─▶ pooler ─▶ box head ─▶ float32: class scores, box deltas ─▶ suppression ─▶ pooler ─▶ mask head ─▶ float32
+
+Class scores, boxes and the last layer of the masks cost next to nothing, and bfloat16 has only eight bits for them.
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead, StandardROIHeads
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
+
+
+def prepare_heads(heads: StandardROIHeads, dtype: torch.dtype, device: torch.device) -> None:
+    """Changes the heads of a prepared model (`maskserve.modeling.fold`) in place; their answers stay, to rounding."""
+    if isinstance(heads.box_head, FastRCNNConvFCHead) and heads.box_head.fcs:
+        _flatten_channels_last(heads.box_head, heads.box_pooler.output_size)
+    heads.box_pooler = _pooler(heads.box_pooler, dtype, device)
+    heads.mask_pooler = _pooler(heads.mask_pooler, dtype, device)
+    heads.box_head = nn.Sequential(heads.box_head.to(dtype), ToFloat32())
+    last = heads.mask_head.predictor
+    heads.mask_head.to(dtype)
+    heads.mask_head.predictor = nn.Sequential(ToFloat32(), last.float())
+
+
+class ToFloat32(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+class Float32Pooler(nn.Module):
+    """Detectron2's pooler, which knows no bfloat16, between casts. For GPUs, and where there is no numba."""
+
+    def __init__(self, pooler: ROIPooler, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._pooler, self._dtype = pooler, dtype
+
+    def forward(self, features: list[Tensor], box_lists: list[Boxes]) -> Tensor:
+        pooled: Tensor = self._pooler([feature.float() for feature in features], box_lists)
+        return pooled.to(self._dtype, memory_format=torch.channels_last)
+
+
+class FlattenChannelsLast(nn.Module):
+    """(R, C, S, S), channels last ─▶ (R, S · S · C), the same memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _pooler(pooler: ROIPooler, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    if device.type == "cpu" and can_replace(pooler):
+        return ChannelsLastPooler(pooler, dtype)
+    return Float32Pooler(pooler, dtype)
+
+
+def _flatten_channels_last(head: FastRCNNConvFCHead, cells: tuple[int, int]) -> None:
+    """Reorder the first layer's inputs from (C, S, S) to (S, S, C)."""
+    first = head.fcs[0]
+    weight = first.weight.data.unflatten(1, (-1, *cells)).permute(0, 2, 3, 1).flatten(1)
+    first.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    head.flatten = FlattenChannelsLast()

@@ -1,0 +1,62 @@
+"""The RPN's answers at every position ─▶ the best boxes of each image.
+
+    logits ─▶ the best k of each level ─▶ their boxes only ─▶ clipped ─▶ suppression within each level ─▶ the best n
+
+The same proposals as Detectron2's RPN, which decodes the boxes of all positions before it looks which of them are good
+(`RPN._decode_proposals`, `find_top_rpn_proposals`).
+
+Shape shorthand: B images, A anchors a position, h, w px of a level, k boxes kept of a level, N proposals of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.layers import batched_nms
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+
+def propose(
+    rpn: RPN, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+) -> list[Instances]:
+    """The proposals of each image, best first: `proposal_boxes` (N, 4) in px of the network's input, float32.
+
+    Args:
+        rpn: for its anchors and limits.
+        logits, deltas: of each level, see `maskserve.modeling.trunk.TrunkOutput`.
+        sizes: (height, width) of each image without its padding.
+    """
+    anchors = rpn.anchor_generator(list(logits))  # it asks a map for its size only
+    levels = [_best(rpn, *level) for level in zip(logits, deltas, anchors, strict=True)]
+    scores = torch.cat([score for score, _ in levels], 1)
+    boxes = torch.cat([box for _, box in levels], 1)
+    level_ids = torch.cat(
+        [torch.full((score.shape[1],), level, device=score.device) for level, (score, _) in enumerate(levels)]
+    )
+    return [_kept(rpn, *image, level_ids) for image in zip(scores, boxes, sizes, strict=True)]
+
+
+def _best(rpn: RPN, logits: Tensor, deltas: Tensor, anchors: Boxes) -> tuple[Tensor, Tensor]:
+    """(scores (B, k), boxes (B, k, 4)) of a level's best positions, float32."""
+    count = logits.shape[0]
+    flat = logits.permute(0, 2, 3, 1).reshape(count, -1).float()
+    limit = min(flat.shape[1], rpn.pre_nms_topk[False])
+    scores, chosen = flat.topk(limit, dim=1)
+    by_anchor = deltas.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(count, -1, 4)
+    picked = by_anchor.gather(1, chosen[:, :, None].expand(-1, -1, 4)).reshape(-1, 4)
+    boxes = rpn.box2box_transform.apply_deltas(picked.float(), anchors.tensor[chosen.reshape(-1)])
+    return scores, boxes.reshape(count, limit, 4)
+
+
+def _kept(rpn: RPN, scores: Tensor, boxes: Tensor, size: tuple[int, int], level_ids: Tensor) -> Instances:
+    height, width = size
+    finite = torch.isfinite(boxes).all(1) & torch.isfinite(scores)
+    boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    usable = finite & (sides > rpn.min_box_size).all(1)
+    boxes, scores, level_ids = boxes[usable], scores[usable], level_ids[usable]
+    best = batched_nms(boxes, scores, level_ids, rpn.nms_thresh)[: rpn.post_nms_topk[False]]
+    return Instances(size, proposal_boxes=Boxes(boxes[best]), objectness_logits=scores[best])

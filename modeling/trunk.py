@@ -1,0 +1,48 @@
+"""What every pixel goes through: backbone, FPN and the RPN's convolutions, as one function of a batch.
+
+    pixels ─▶ bottom-up ─▶ FPN ─▶ features (for the heads)
+                            └──▶ RPN head ─▶ objectness logits, box deltas (for the proposals)
+
+Nine tenths of a photo's arithmetic is here, and nothing in it depends on what was found: so it is the part that runs in
+another precision or another runtime.
+
+Shape shorthand: B images, C channels, A anchors a position, h, w px of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from detectron2.modeling import GeneralizedRCNN
+from torch import Tensor, nn
+
+
+class TrunkOutput(NamedTuple):
+    features: dict[str, Tensor]
+    """(B, C, h, w) by name, p2 to p6; channels last in memory."""
+    logits: list[Tensor]
+    """(B, A, h, w) for each level that the RPN looks at."""
+    deltas: list[Tensor]
+    """(B, 4 A, h, w) for the same levels."""
+
+
+class Trunk(Protocol):
+    """float32 (B, 3, H, W), normalised and padded to the network's stride, channels last ─▶ TrunkOutput."""
+
+    def __call__(self, pixels: Tensor) -> TrunkOutput: ...
+
+
+class TorchTrunk(nn.Module):
+    """The trunk of a Detectron2 model, in the precision of its weights."""
+
+    def __init__(self, model: GeneralizedRCNN) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.rpn_head = model.proposal_generator.rpn_head
+        self.rpn_features: tuple[str, ...] = tuple(model.proposal_generator.in_features)
+
+    def forward(self, pixels: Tensor) -> TrunkOutput:
+        features: Mapping[str, Tensor] = self.backbone(pixels.to(next(self.parameters()).dtype))
+        logits, deltas = self.rpn_head([features[name] for name in self.rpn_features])
+        return TrunkOutput(dict(features), logits, deltas)

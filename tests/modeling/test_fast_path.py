@@ -1,0 +1,207 @@
+"""The predictor's shortcuts change no answer: each is compared with Detectron2's own code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes, ImageList
+from torch import Tensor, nn
+
+from maskserve.modeling.fold import prepare
+from maskserve.modeling.heads import Float32Pooler
+from maskserve.modeling.predictor import Predictor, resize
+from maskserve.modeling.proposals import propose
+from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
+from maskserve.training.presets import ARMS, resolve_cfg
+
+CLASSES = ("giant panda", "red panda")
+TINY = (
+    "MODEL.DEVICE",
+    "cpu",
+    "INPUT.MIN_SIZE_TEST",
+    "96",
+    "INPUT.MAX_SIZE_TEST",
+    "160",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "0.01",
+)
+NETWORKS = {
+    "resnet50": ("resnet50", "quick"),
+    "resnet18 with GN": ("resnet50", "quick", "MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.NORM", "GN"),
+    "mobilenetv2 with full heads": ("mobilenetv2", "standard"),
+    "mobilenetv2, quick": ("mobilenetv2", "quick"),
+    "mobilenetv2 lite, stride 16": (
+        "mobilenetv2", "quick", "MODEL.LITE", "True", "MODEL.MOBILENETV2.OUTPUT_STRIDE", "16",
+    ),
+}  # fmt: skip
+
+
+def network(arm: str, preset: str, *overrides: str) -> tuple[CfgNode, nn.Module]:
+    """A random network whose batch norms have seen something, so that folding them is put to the test."""
+    cfg = resolve_cfg(ARMS[arm], preset=preset, recipe="none", class_count=2, seed=0, overrides=(*TINY, *overrides))
+    torch.manual_seed(1)
+    model = build_model(cfg)
+    generator = torch.Generator().manual_seed(2)
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("running_mean", "norm.bias")):
+            tensor.normal_(0, 0.1, generator=generator)
+        elif name.endswith(("running_var", "norm.weight")):
+            tensor.uniform_(0.8, 1.2, generator=generator)
+        elif name.endswith("cls_score.weight"):
+            tensor.normal_(0, 0.2, generator=generator)  # or no score is far from the others
+    return cfg, model.eval()
+
+
+def as_detectron2(model: Any, cfg: CfgNode, images: list[np.ndarray]) -> list[Any]:
+    inputs = []
+    for image in images:
+        height, width = image.shape[:2]
+        scale = min(cfg.INPUT.MIN_SIZE_TEST / min(height, width), cfg.INPUT.MAX_SIZE_TEST / max(height, width))
+        pixels = resize(image, (int(height * scale + 0.5), int(width * scale + 0.5)))
+        pixels = pixels[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels
+        inputs.append({"image": torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype("float32"))})
+    with torch.inference_mode():
+        return list(model.inference(inputs, do_postprocess=False))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_answers_as_detectron2_does(name: str):
+    cfg, model = network(*NETWORKS[name])
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((120, 170), (200, 140))]
+    theirs = as_detectron2(model, cfg, images)
+    ours, _ = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")(images)
+    assert sum(len(one.scores) for one in ours) > 10
+    for expected, got, image in zip(theirs, ours, images, strict=True):
+        height, width = expected.image_size
+        scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
+        boxes = expected.pred_boxes.tensor.numpy() * scale
+        assert len(got.scores) == len(boxes)
+        # two scores that differ by rounding alone may change places
+        mine = [int(np.abs(got.boxes_xyxy - box).max(1).argmin()) for box in boxes]
+        assert sorted(mine) == list(range(len(boxes)))
+        np.testing.assert_allclose(got.scores[mine], expected.scores, atol=2e-4)
+        np.testing.assert_allclose(got.boxes_xyxy[mine], boxes, atol=0.05)
+        np.testing.assert_allclose(got.mask_probs[mine], expected.pred_masks[:, 0], atol=2e-3)
+        np.testing.assert_array_equal(got.class_ids[mine], expected.pred_classes)
+
+
+def test_bfloat16_gives_nearly_the_same_answer_and_decides_in_float32():
+    cfg, model = network("mobilenetv2", "quick")
+    image = np.random.default_rng(3).integers(0, 256, (120, 170, 3), dtype=np.uint8)
+    (exact,), _ = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")([image])
+    (rough,), _ = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu", precision="bf16")([image])
+    assert rough.scores.dtype == rough.boxes_xyxy.dtype == rough.mask_probs.dtype == np.float32
+    assert abs(rough.scores[0] - exact.scores[0]) < 0.05
+    assert (rough.scores[:5] != exact.scores[:5]).any()  # it was really calculated in another precision
+
+
+def test_answers_are_in_the_pixels_of_the_original_of_an_image_that_was_decoded_smaller(predictor: Predictor):
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    (small,), _ = predictor([image])
+    (large,), _ = predictor([image], [(240, 320)])
+    assert large.size == (240, 320)
+    np.testing.assert_allclose(large.boxes_xyxy, small.boxes_xyxy * 4, rtol=1e-5)
+
+
+def pooler(side: int = 7, ratio: int = 0) -> ROIPooler:
+    return ROIPooler(side, (1 / 4, 1 / 8, 1 / 16, 1 / 32), ratio, "ROIAlignV2")
+
+
+def pyramid(count: int, channels: int, height: int, width: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(count, channels, height // s, width // s, generator=generator).to(memory_format=torch.channels_last)
+        for s in (4, 8, 16, 32)
+    ]
+
+
+EDGE_BOXES = torch.tensor(
+    [
+        [0.0, 0.0, 320.0, 256.0],  # everything
+        [-40.0, -60.0, 30.0, 20.0],  # reaches out of the image
+        [300.0, 250.0, 400.0, 300.0],  # the same, at the other end
+        [10.0, 10.0, 10.0, 10.0],  # without an inside
+        [5.0, 5.0, 5.5, 250.0],  # half a pixel wide
+        [319.9, 0.0, 320.0, 256.0],
+        [0.0, 128.0, 320.0, 129.0],
+    ]
+)
+
+
+@pytest.mark.parametrize("ratio", [0, 1, 2, 3])
+@pytest.mark.parametrize("side", [7, 14])
+def test_pooling_gives_what_detectron2_s_pooler_gives(side: int, ratio: int):
+    generator = torch.Generator().manual_seed(4)
+    corner = torch.rand(150, 2, generator=generator) * 300
+    random = torch.cat([corner, corner + torch.rand(150, 2, generator=generator) ** 3 * 300], 1)
+    boxes = [Boxes(torch.cat([EDGE_BOXES, random])), Boxes(random[:40])]
+    features = pyramid(2, 5, 256, 320)
+    theirs = pooler(side, ratio)(features, boxes)
+    ours = ChannelsLastPooler(pooler(side, ratio), torch.float32)(features, boxes)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+def test_pooling_no_box_gives_nothing():
+    empty = ChannelsLastPooler(pooler(), torch.float32)(pyramid(1, 3, 64, 64), [Boxes(torch.zeros(0, 4))])
+    assert empty.shape == (0, 3, 7, 7)
+
+
+def test_other_kinds_of_pooling_stay_detectron2_s():
+    assert can_replace(pooler())
+    assert not can_replace(ROIPooler(7, (1 / 4,), 0, "ROIAlign"))
+    assert not can_replace(ROIPooler((7, 14), (1 / 4,), 0, "ROIAlignV2"))
+
+
+def test_without_numba_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch):
+    cfg, model = network("mobilenetv2", "quick")
+    image = np.random.default_rng(3).integers(0, 256, (120, 170, 3), dtype=np.uint8)
+    (fast,), _ = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")([image])
+    monkeypatch.setattr("maskserve.modeling.heads.can_replace", lambda _pooler: False)
+    without = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")
+    assert isinstance(without._heads.box_pooler, Float32Pooler)
+    (slow,), _ = without([image])
+    np.testing.assert_allclose(slow.scores, fast.scores, atol=1e-5)
+    np.testing.assert_allclose(slow.mask_probs, fast.mask_probs, atol=1e-3)
+
+
+def test_proposals_are_detectron2_s_even_among_nan_and_boxes_without_an_inside(monkeypatch: pytest.MonkeyPatch):
+    _, model = network("mobilenetv2", "standard")
+    rpn = model.proposal_generator
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(32, 40), (16, 20), (8, 10), (4, 5), (2, 3)]
+    logits = [torch.randn(2, 3, *shape, generator=generator) for shape in shapes]
+    deltas = [torch.randn(2, 12, *shape, generator=generator) for shape in shapes]
+    deltas[0][0, :, 3] = torch.nan
+    deltas[1][1, 2::4] = -100  # no width
+    sizes = [(128, 160), (100, 150)]
+    images = ImageList(torch.zeros(2, 3, 128, 160), sizes)
+    features = {name: torch.zeros(2, 1, *shape) for name, shape in zip(rpn.in_features, shapes, strict=True)}
+    monkeypatch.setattr(rpn.rpn_head, "forward", lambda _features: (logits, deltas))
+    with torch.no_grad():
+        theirs, _ = rpn(images, features)
+        ours = propose(rpn, logits, deltas, sizes)
+    for expected, got in zip(theirs, ours, strict=True):
+        assert len(got) == len(expected) > 100
+        torch.testing.assert_close(got.proposal_boxes.tensor, expected.proposal_boxes.tensor)
+        torch.testing.assert_close(got.objectness_logits, expected.objectness_logits)
+
+
+def test_no_norm_is_left_where_a_convolution_can_hold_it():
+    _, model = network("resnet50", "quick")
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    prepare(model)
+    assert not [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert all(
+        module.weight.is_contiguous(memory_format=torch.channels_last)
+        for module in model.backbone.modules()
+        if isinstance(module, nn.Conv2d)
+    )

@@ -1,0 +1,151 @@
+"""A trunk on OpenVINO answers like torch's: to rounding in float32, closely in int8; the same input, the same bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from maskserve.modeling import openvino_trunk
+from maskserve.modeling.fold import prepare
+from maskserve.modeling.openvino_trunk import OpenVinoTrunk
+from maskserve.modeling.predictor import Predictor
+from maskserve.modeling.trunk import TorchTrunk, TrunkOutput
+from maskserve.protos.errors import ConfigError
+from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
+from maskserve.training.quantize import calibration_pixels, to_openvino, write, write_int8_trunk
+from tests.modeling.test_fast_path import CLASSES, NETWORKS, network
+
+SHAPES = ((1, 64, 96), (1, 96, 160), (2, 160, 128), (1, 64, 96))
+"""Photos, height, width; levels of odd sides among them."""
+
+
+def flat(output: TrunkOutput) -> dict[str, Tensor]:
+    """All tensors by a name."""
+    named = {f"logits {level}": one for level, one in enumerate(output.logits)}
+    named |= {f"deltas {level}": one for level, one in enumerate(output.deltas)}
+    return {**output.features, **named}
+
+
+def distances(found: TrunkOutput, expected: TrunkOutput) -> dict[str, float]:
+    """Each tensor's distance as a share of its length; the names, their order and the shapes are the same."""
+    ours, theirs = flat(found), flat(expected)
+    assert list(ours) == list(theirs)
+    assert [one.shape for one in ours.values()] == [one.shape for one in theirs.values()]
+    return {name: float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in ours}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    cfg, model = network("mobilenetv2", "quick")
+    return Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def records(pandas: Path) -> list[dict[str, Any]]:
+    return dataset_dicts(load_dataset(pandas).train)
+
+
+@pytest.fixture(scope="module")
+def int8(predictor: Predictor, records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_int8_trunk(predictor, records[:4], tmp_path_factory.mktemp("int8"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
+def test_in_float32_openvino_calculates_what_torch_does(name: str, tmp_path: Path):
+    """For each kind of network and batches of several shapes; channels last as they come."""
+    _, model = network(*NETWORKS[name])
+    prepare(model)
+    theirs = TorchTrunk(model)
+    ours = OpenVinoTrunk(write(to_openvino(theirs), tmp_path))
+    for seed, (count, height, width) in enumerate(SHAPES):
+        pixels = torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+        found = ours(pixels.to(memory_format=torch.channels_last))
+        assert all(distance < 1e-3 for distance in distances(found, theirs(pixels)).values())
+        assert all(one.is_contiguous(memory_format=torch.channels_last) for one in flat(found).values())
+
+
+@torch.inference_mode()
+def test_int8_stays_close_on_photos_that_it_has_not_seen(
+    predictor: Predictor, int8: Path, records: list[dict[str, Any]]
+):
+    """A random network's features, which differ far more than a trained one's; not the same, so it is in int8."""
+    for record in records[4:]:
+        pixels = calibration_pixels(predictor, record)
+        found = distances(OpenVinoTrunk(int8)(pixels), predictor.trunk(pixels))
+        assert all(1e-4 < found[name] < 0.4 for name in ("p2", "p3", "p4", "p5", "p6"))
+
+
+def test_the_same_weights_and_photos_give_the_same_bytes(
+    predictor: Predictor, int8: Path, records: list[dict[str, Any]], tmp_path: Path
+):
+    """Whatever this process has made before; each calibration photo is told of."""
+    seen: list[None] = []
+    again = write_int8_trunk(predictor, records[:4], tmp_path, lambda: seen.append(None))
+    assert len(seen) >= 4
+    for suffix in (".xml", ".bin"):
+        assert again.with_suffix(suffix).read_bytes() == int8.with_suffix(suffix).read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    different = write_int8_trunk(predictor, records[2:], other)
+    assert different.with_suffix(".bin").read_bytes() != int8.with_suffix(".bin").read_bytes()
+
+
+def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_torch(predictor: Predictor, int8: Path):
+    cfg, model = network("mobilenetv2", "quick")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        quantised = Predictor(cfg, CLASSES, weights=model.state_dict(), precision="int8", trunk=int8, device="cuda")
+    finally:
+        torch.set_num_threads(before)
+    compiled = quantised.trunk._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert quantised.cfg.MODEL.DEVICE == "cpu"  # int8 runs there whatever is asked for
+    photo = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    (found,), _ = quantised([photo])
+    (again,), _ = quantised([photo])
+    assert len(found.scores) > 0
+    np.testing.assert_array_equal(found.boxes_xyxy, again.boxes_xyxy)
+
+
+def test_a_missing_openvino_is_named_with_what_to_do(int8: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(openvino_trunk, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="not installed here: pip install openvino"):
+        OpenVinoTrunk(int8)
+
+
+def test_files_that_are_no_trunk_are_named(int8: Path, predictor: Predictor, tmp_path: Path):
+    """Missing, damaged, or a graph of something else."""
+    with pytest.raises(ConfigError, match=r"trunk\.xml: no such file"):
+        OpenVinoTrunk(tmp_path / "trunk.xml")
+    (tmp_path / "trunk.xml").write_bytes(int8.read_bytes()[:5000])
+    with pytest.raises(ConfigError, match=r"trunk\.bin: no such file"):
+        OpenVinoTrunk(tmp_path / "trunk.xml")
+    (tmp_path / "trunk.bin").write_bytes(int8.with_suffix(".bin").read_bytes())
+    with pytest.raises(ConfigError, match=r"trunk\.xml: OpenVINO cannot load it"):
+        OpenVinoTrunk(tmp_path / "trunk.xml")
+    (tmp_path / "trunk.xml").write_text(int8.read_text().replace("feature/", "something/"))
+    with pytest.raises(ConfigError, match=r"trunk\.xml: no trunk of `maskserve package`"):
+        OpenVinoTrunk(tmp_path / "trunk.xml")
+    with pytest.raises(ConfigError, match=r"precision int8 needs the trunk\.xml"):
+        Predictor(predictor.cfg, CLASSES, weights=network("mobilenetv2", "quick")[1].state_dict(), precision="int8")
+
+
+def test_openvino_and_nncf_report_nothing_to_anyone():
+    """They tell Google Analytics of an import unless their telemetry cannot be imported."""
+    program = (
+        "import sys; from maskserve.training.quantize import _load_nncf\n"
+        "from maskserve.modeling.openvino_trunk import load_openvino\n"
+        "load_openvino(); _load_nncf()\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry') and sys.modules[name]])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
