@@ -85,8 +85,11 @@ class Bench:
 
     @contextmanager
     def subjects(self, wanted: Mapping[str, Subject], *, title: str) -> Iterator[dict[str, Callable[[], Turn]]]:
-        """The steps of subjects that are started one after the other and stopped together."""
+        """The steps of subjects that are started together and stopped together."""
         with ExitStack() as stack:
+            for subject in wanted.values():
+                stack.callback(subject.stop)
+                subject.start()
             steps = {}
             for name, subject in wanted.items():
                 self.say(f"{title}: loading {name}")

@@ -24,7 +24,7 @@ KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Kind, and what its operators' names contain; the first that fits."""
 OUTSIDE = "outside torch"
-_TIMES = 3
+_TIMES = 2
 
 
 def step(profiled: str, **arguments: Any) -> Callable[[], dict[str, Any]]:

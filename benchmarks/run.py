@@ -35,8 +35,8 @@ def all_groups(*, full: bool) -> list[Group]:
         *training.groups(),
         *gateway.groups(),
         *gpu.groups(),
-        *cold_start.groups(),
-        *serving.groups(),
+        *cold_start.groups(full=full),
+        *serving.groups(full=full),
         *growth.groups(full=full),
     ]
 

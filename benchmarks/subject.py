@@ -68,8 +68,9 @@ class Subject:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
-    def __enter__(self) -> Subject:
-        self._errors = tempfile.TemporaryFile()
+    def start(self) -> None:
+        """Starts the child and does not wait for it: several load at the same time. Only before `with`."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the child)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.subject", self.load, self._arguments],
             cwd=ROOT,
@@ -79,15 +80,19 @@ class Subject:
             stderr=self._errors,
             start_new_session=True,  # Ctrl-C is the parent's
         )
+
+    def __enter__(self) -> Subject:
+        if self._process is None:
+            self.start()
         try:
             self._read()
         except BaseException:
-            self._stop()
+            self.stop()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop()
+        self.stop()
 
     def step(self) -> Turn:
         """One turn. Raises SubjectError."""
@@ -121,7 +126,8 @@ class Subject:
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return SubjectError(f"{self.load} {what}: {lines[-1] if lines else 'it wrote nothing'}")
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends the child; harmless when there is none."""
         if self._process is None:
             return
         for pipe in (self._process.stdin, self._process.stdout):

@@ -26,6 +26,7 @@ STOCK_EXAMPLE = "TorchServe's own example handler (answers without masks)"
 LITSERVE = "LitServe with DefaultPredictor, JSON with RLE"
 FLASK = "Flask API of 2020"
 OURS = "maskserve"
+_LONG = ("rest.overlay.r50", "load.mnv2.800", "load.mnv2.320.example")
 _NOT_YET = 404
 """TorchServe's, of a model that it has not loaded yet."""
 _MODEL_STAGES = ("preprocess", "inference")
@@ -60,8 +61,12 @@ class Running:
         return post
 
 
-def groups() -> list[Group]:
-    return [Group("served over HTTP", [*_overhead_claims(), *_overlay_claims(), *_throughput_claims()], _measure)]
+def groups(*, full: bool) -> list[Group]:
+    """The short run leaves out what takes minutes and says nothing new."""
+    claims = [*_overhead_claims(), *_overlay_claims(), *_throughput_claims()]
+    return [
+        Group("served over HTTP", [claim for claim in claims if full or not claim.name.startswith(_LONG)], _measure)
+    ]
 
 
 def _overhead_claims() -> list[Claim]:

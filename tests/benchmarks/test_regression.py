@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,10 @@ import pytest
 import torch
 
 from benchmarks import models
-from benchmarks.ours.predictor import load_predictor as ours
 from benchmarks.peers.predictor import load_predictor as stock
 from maskserve.modeling.predictor import Predictor
+from maskserve.training.run_folder import RunFolder
 
-FAST = "precision" in inspect.signature(Predictor.__init__).parameters
 PHOTO = np.random.default_rng(0).integers(0, 255, (160, 240, 3), dtype=np.uint8)
 
 
@@ -26,6 +24,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ResNet-50 with frozen norms, as both arms are served, at 160 px."""
     folder = tmp_path_factory.mktemp("run") / "r50"
     return models.make_run(folder, models.network_cfg("r50", 160, preset="quick"), "r50", PHOTO)
+
+
+def ours(run: Path) -> Predictor:
+    folder = RunFolder(run)
+    return Predictor(folder.load_cfg(), folder.load_classes(), weights=folder.weights)
 
 
 def operators(work: Callable[[], Any]) -> Counter[str]:
@@ -47,7 +50,6 @@ def test_a_photo_costs_no_more_operators_than_detectron2s_predictor(run: Path) -
     assert sum(own.values()) <= sum(its.values())
 
 
-@pytest.mark.skipif(not FAST, reason="the predictor that folds norms is not here yet")
 def test_norms_are_folded_and_regions_are_not_cut_out_by_torchvision(run: Path) -> None:
     """Frozen norms are part of their convolutions, and ROIAlign is the one that uses all cores."""
     predictor = ours(run)
