@@ -21,6 +21,9 @@ class MaskRcnnHandler:
     def initialize(self, context: Any) -> None:
         """Loads the archive's model and warms it up. Raises whatever is wrong: a broken archive must be loud."""
         started = time.perf_counter()
+        from maskserve.modeling.torchvision_import import import_torchvision
+
+        import_torchvision()  # before anything else imports it
         from maskserve.handlers.archive import Archive, device_of
         from maskserve.handlers.batch import Engine
         from maskserve.handlers.telemetry import log_event

@@ -12,16 +12,12 @@ answer.py        instances ─▶ the contract's Segmentation
 loading.py             config, weights ─▶ a network, without initialising what is overwritten
 process.py             how a process that answers photos is set up
 machine.py             cores and memory that this process may use
-torchvision_import.py  keeps torch's compiler out of processes that do not compile
+torchvision_import.py  keeps torch's compiler out of a worker
 """
 
 import warnings
-
-from maskserve.modeling.torchvision_import import import_torchvision
 
 # Detectron2 0.6 on today's torch: said on import and on the first forward, and nothing a user could act on
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
 warnings.filterwarnings("ignore", "torch.meshgrid: in an upcoming release", UserWarning)
-
-import_torchvision()

@@ -48,6 +48,8 @@ def test_a_process_that_answers_photos_never_loads_the_compiler():
     """It would take longer to import than torch; whoever asks for it later gets the real one."""
     program = """
 import sys
+from maskserve.modeling.torchvision_import import import_torchvision
+import_torchvision()
 from maskserve.modeling.predictor import Predictor
 compiler = [name for name in sys.modules if name.startswith(("sympy", "triton", "torch._dynamo"))]
 assert not compiler, compiler
