@@ -66,7 +66,7 @@ def test_served_ap_is_offline_ap(real_torchserve, arms, packages, manifest):
 
 
 def test_served_instances_are_the_offline_ones(real_torchserve, arms, manifest):
-    """All that the model keeps, in the same order, with nearly the same numbers."""
+    """All that the model keeps, with nearly the same numbers."""
     from maskserve.client import Client
 
     ids = dict(zip(manifest.class_names, category_ids(manifest), strict=True))
@@ -78,10 +78,14 @@ def test_served_instances_are_the_offline_ones(real_torchserve, arms, manifest):
                 image = Path(record["file_name"]).read_bytes()
                 there += to_results(client.predict(image, model=arm.facts.model, options=ALL), record["image_id"], ids)
             assert len(here) == len(there) > 20
-            scores = np.array([[one["score"] for one in results] for results in (here, there)])
-            boxes = np.array([[one["bbox"] for one in results] for results in (here, there)])
-            assert np.abs(scores[0] - scores[1]).max() < 1e-3
-            assert np.abs(boxes[0] - boxes[1]).max() < 0.1
+            for image_id in {one["image_id"] for one in here}:
+                ours, theirs = ([one for one in results if one["image_id"] == image_id] for results in (here, there))
+                boxes, served = (np.array([one["bbox"] for one in results]) for results in (ours, theirs))
+                # two scores that differ by rounding alone may change places
+                same = [int(np.abs(served - box).max(1).argmin()) for box in boxes]
+                assert sorted(same) == list(range(len(boxes)))
+                assert np.abs(boxes - served[same]).max() < 0.1
+                assert max(abs(one["score"] - theirs[j]["score"]) for one, j in zip(ours, same, strict=True)) < 1e-3
 
 
 def test_other_weights_under_the_name_are_refused_at_once(real_torchserve, arms, manifest, tmp_path):
