@@ -40,9 +40,11 @@ def paste_rle(
     left, across = _cells(x_min, x_max, size[1], mask_probs.shape[1])
     top, down = _cells(y_min, y_max, size[0], mask_probs.shape[0])
     # (w, M + 2): what each column of the image is at the rows of cells, the zeros around the mask included
-    padded = np.pad(mask_probs.astype(np.float32).T, 1)
-    cell = np.floor(across).astype(int) + 1
-    share = (across - np.floor(across))[:, None]
+    padded = np.zeros((mask_probs.shape[1] + 2, mask_probs.shape[0] + 2), np.float32)
+    padded[1:-1, 1:-1] = mask_probs.T
+    whole = np.floor(across)
+    cell = whole.astype(np.intp) + 1
+    share = (across - whole)[:, None]
     columns = padded[cell] * (1 - share) + padded[cell + 1] * share
     return _encode_runs(_crossings(columns, down, top, left, size[0]), size)
 
@@ -136,9 +138,9 @@ def _cells(start: np.float32, stop: np.float32, length: int, cells: int) -> tupl
     centres = np.arange(first, max(first, last), dtype=np.float32) + np.float32(0.5)
     with np.errstate(divide="ignore", invalid="ignore"):
         position = (centres - start) / (stop - start) * np.float32(2) - np.float32(1)
-    cell = np.nan_to_num(((position + np.float32(1)) * np.float32(cells) - np.float32(1)) / np.float32(2), nan=-1.0)
-    # beyond these all is zero
-    return first, np.clip(cell, -1, np.nextafter(np.float32(cells), np.float32(0)))
+    cell = ((position + np.float32(1)) * np.float32(cells) - np.float32(1)) / np.float32(2)
+    # beyond these all is zero; of a number and NaN (a box without an inside), fmax takes the number
+    return first, np.fmin(np.fmax(cell, np.float32(-1)), np.nextafter(np.float32(cells), np.float32(0)))
 
 
 def _crossings(
@@ -156,10 +158,14 @@ def _crossings(
     low, high = columns[column, before].astype(np.float64), columns[column, before + 1]
     at = before - 1 + (THRESHOLD - low) / (high - low)
     # the first row on the other side: rising, the threshold itself is inside
-    row = np.where(high >= THRESHOLD, np.searchsorted(down, at, "left"), np.searchsorted(down, at, "right"))
-    positions, count = np.unique((column + left) * height + row + top, return_counts=True)
-    # a start and a stop at one pixel are no run: a mask thinner than a pixel, or one that goes on in the next column
-    return np.asarray(positions[count % 2 == 1], np.int64)
+    row = np.searchsorted(down, np.where(high >= THRESHOLD, at, np.nextafter(at, np.inf)))
+    positions = np.sort((column + left) * height + row + top)
+    if (positions[1:] == positions[:-1]).any():
+        # a start and a stop at one pixel are no run: a mask thinner than a pixel, or one that goes on in the next
+        # column
+        positions, count = np.unique(positions, return_counts=True)
+        positions = positions[count % 2 == 1]
+    return np.asarray(positions, np.int64)
 
 
 def _encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> tuple[MaskRle, int]:

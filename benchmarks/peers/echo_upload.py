@@ -12,6 +12,10 @@ from waitress import serve
 def create_app() -> Flask:
     app = Flask(__name__)
 
+    @app.get("/")
+    def index() -> str:
+        return "ok"
+
     @app.post("/echo")
     def echo() -> Response:
         return Response(request.files["image"].read(), content_type="application/octet-stream")

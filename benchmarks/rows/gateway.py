@@ -16,20 +16,22 @@ from benchmarks.subject import clean_environment
 
 CONCURRENCY = 8
 REQUESTS = 160
-PEER, OURS = "waitress echoing bytes", "maskserve gateway"
-_THREADS = 24
-"""The gateway's own number with two arms of eight requests."""
+PEER, OURS = "the same upload, read and echoed by Flask on waitress", "maskserve gateway"
+RAW = "waitress echoing a body unread"
+_THREADS = 40
+"""The gateway's own number with two arms of sixteen requests."""
 
 _RATE = Claim("gateway.rate", "gateway alone, instant model: requests/s", PEER, 60.0, "%")
+_RAW_RATE = Claim("gateway.raw", "gateway alone, instant model: requests/s", RAW, None, "%")
 _MEMORY = Claim("gateway.memory", "gateway alone: memory, last round / first", "itself", 105.0, "%", at_least=False)
 
 
 def groups() -> list[Group]:
-    return [Group("gateway alone", [_RATE, _MEMORY], _measure)]
+    return [Group("gateway alone", [_RATE, _RAW_RATE, _MEMORY], _measure)]
 
 
 def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
-    model, gateway, echo = (free_port() for _ in range(3))
+    model, gateway, echo, raw = (free_port() for _ in range(4))
     folder = bench.scratch / "gateway"
     folder.mkdir()
     (folder / "maskserve.toml").write_text(f'[torchserve]\naddress = "127.0.0.1:{model}"\n')
@@ -39,10 +41,12 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
     with (
         Process([*python, "benchmarks.peers.instant_model", str(model)]),
         Server(serves, ready=f"http://127.0.0.1:{gateway}/healthz", folder=folder) as server,
-        Server([*python, "benchmarks.peers.echo", str(echo), str(_THREADS)], ready=f"http://127.0.0.1:{echo}/"),
+        Server([*python, "benchmarks.peers.echo_upload", str(echo), str(_THREADS)], ready=f"http://127.0.0.1:{echo}/"),
+        Server([*python, "benchmarks.peers.echo", str(raw), str(_THREADS)], ready=f"http://127.0.0.1:{raw}/"),
     ):
         posts = {
             PEER: Post.form(f"http://127.0.0.1:{echo}/echo", bench.photo),
+            RAW: Post.form(f"http://127.0.0.1:{raw}/echo", bench.photo),
             OURS: Post.form(f"http://127.0.0.1:{gateway}/v1/predictions", bench.photo),
         }
         resident: list[float] = []
@@ -55,16 +59,18 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
 
             return step
 
-        steps = {PEER: _loops(posts[PEER]), OURS: remembered(_loops(posts[OURS]))}
+        steps = {PEER: _loops(posts[PEER]), RAW: _loops(posts[RAW]), OURS: remembered(_loops(posts[OURS]))}
         turns = bench.turns(steps, title="gateway alone", warm_ups=2)
     yield from _rows(claims, turns, resident[2:])
 
 
 def _rows(claims: Sequence[Claim], turns: dict[str, tuple[Load, ...]], resident_mb: Sequence[float]) -> Iterator[Row]:
-    if _RATE in claims:
-        rates = {name: tuple(load.rate for load in loads) for name, loads in turns.items()}
-        values = tuple(100 * own / its for own, its in zip(rates[OURS], rates[PEER], strict=True))
-        yield Row(_RATE, values, rates, sample_unit="requests/s")
+    rates = {name: tuple(load.rate for load in loads) for name, loads in turns.items()}
+    for claim in claims:
+        if claim.against in (PEER, RAW):
+            values = tuple(100 * own / its for own, its in zip(rates[OURS], rates[claim.against], strict=True))
+            shown = {name: rates[name] for name in (claim.against, OURS)}
+            yield Row(claim, values, shown, sample_unit="requests/s")
     if _MEMORY in claims:
         yield Row(_MEMORY, (100 * resident_mb[-1] / resident_mb[0],), {OURS: tuple(resident_mb)}, sample_unit="MB")
 
