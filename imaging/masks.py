@@ -45,7 +45,7 @@ def paste_rle(
     whole = np.floor(across)
     cell = whole.astype(np.intp) + 1
     share = (across - whole)[:, None]
-    columns = padded[cell] * (1 - share) + padded[cell + 1] * share
+    columns = np.asarray(padded[cell] * (1 - share) + padded[cell + 1] * share, np.float32)
     return _encode_runs(_crossings(columns, down, top, left, size[0]), size)
 
 

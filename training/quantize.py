@@ -135,6 +135,8 @@ def _quantised(model: Any, photos: Sequence[Tensor], on_photo: Callable[[], None
 def _load_nncf() -> Any:
     """NNCF, quiet; it makes every later logger of the process one of its own class."""
     own = logging.getLoggerClass()
+    # it says that there is no GPU, to whoever imports what builds torch extensions
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         import nncf
     finally:
