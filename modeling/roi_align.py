@@ -14,7 +14,7 @@ Shape shorthand: R boxes, S side of the output in cells, C channels, H, W px of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
@@ -41,8 +41,7 @@ class ChannelsLastPooler(nn.Module):
 
     def forward(self, features: list[Tensor], box_lists: list[Boxes]) -> Tensor:
         """(B, C, h, w) of each level, boxes of each image in px of the network's input ─▶ (R, C, S, S)."""
-        boxes = torch.cat([one.tensor for one in box_lists]).float()
-        images = torch.repeat_interleave(torch.arange(len(box_lists)), torch.tensor([len(one) for one in box_lists]))
+        boxes, images = boxes_and_images(box_lists)
         side, channels = self.output_size[0], features[0].shape[1]
         pooled = torch.empty(len(boxes), side, side, channels)
         levels = self.levels(box_lists)
@@ -62,6 +61,13 @@ class ChannelsLastPooler(nn.Module):
         )
 
 
+def boxes_and_images(box_lists: list[Boxes]) -> tuple[Tensor, Tensor]:
+    """The boxes of all images, float32 (R, 4), and the place of each one's image in the batch, int64 (R,)."""
+    counts = torch.tensor([len(one) for one in box_lists])
+    images = torch.repeat_interleave(torch.arange(len(box_lists)), counts)
+    return torch.cat([one.tensor for one in box_lists]).float(), images
+
+
 def can_replace(pooler: ROIPooler) -> bool:
     """Whether `ChannelsLastPooler` can stand in for `pooler` here: ROIAlignV2 on a square of cells, and numba."""
     aligned = all(isinstance(level, ROIAlign) and level.aligned for level in pooler.level_poolers)
@@ -75,18 +81,21 @@ def _align(feature: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, plac
     scaled = (boxes * align.spatial_scale - 0.5).numpy()
     ratio = max(0, align.sampling_ratio)
     target, where, image_of = pooled.numpy(), places.numpy(), images.numpy()
-    kernel = _kernel()
     shares = np.array_split(np.arange(len(scaled)), max(1, min(torch.get_num_threads(), len(scaled) // SMALLEST_SHARE)))
     calls = [(pixels, image_of[share], scaled[share], ratio, where[share], target) for share in shares]
-    waiting = [threads(len(calls) - 1).submit(kernel, *call) for call in calls[1:]]
+    run_at_once(_kernel(), calls)
+
+
+def run_at_once(kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
+    """A kernel that gives Python's lock free, called with each of `calls`, a thread for each, this one included."""
+    waiting = [_threads(len(calls) - 1).submit(kernel, *call) for call in calls[1:]]
     kernel(*calls[0])
     for one in waiting:
         one.result()
 
 
 @cache
-def threads(count: int) -> ThreadPoolExecutor:
-    """So many threads, for kernels that give Python's lock free."""
+def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=max(1, count), thread_name_prefix="roi_align")
 
 

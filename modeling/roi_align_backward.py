@@ -20,7 +20,7 @@ from detectron2.layers import ROIAlign
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from maskserve.modeling.roi_align import ChannelsLastPooler, taps, threads
+from maskserve.modeling.roi_align import ChannelsLastPooler, boxes_and_images, run_at_once, taps
 
 FEWEST_CHANNELS = 16
 """A thread's share: a cache line of float32, so that no two threads write to the same one."""
@@ -48,9 +48,7 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         cells = gradient.float().permute(0, 2, 3, 1).contiguous()
-        boxes = torch.cat([one.tensor for one in ctx.box_lists]).float()
-        counts = torch.tensor([len(one) for one in ctx.box_lists])
-        images = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        boxes, images = boxes_and_images(ctx.box_lists)
         levels = ctx.pooler.levels(ctx.box_lists)
         found: list[Tensor | None] = [None, None]
         for level, (shape, align) in enumerate(zip(ctx.shapes, ctx.pooler.pooler.level_poolers, strict=True)):
@@ -74,11 +72,7 @@ def _spread(cells: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, place
         (cells.numpy(), images.numpy(), scaled, ratio, places.numpy(), pixels.numpy(), *edge)
         for edge in pairwise(edges)
     ]
-    kernel = _kernel()
-    waiting = [threads(count - 1).submit(kernel, *call) for call in calls[1:]]
-    kernel(*calls[0])
-    for one in waiting:
-        one.result()
+    run_at_once(_kernel(), calls)
 
 
 @cache
