@@ -17,9 +17,14 @@ def usable_cores(root: Path = Path("/")) -> int:
     Args:
         root: where /proc and /sys are; for tests.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = allowed_cores()
     quotas = [int(limit) // int(period) for limit, period in map(str.split, _limits(root, "cpu.max"))]
     return max(1, min([allowed, psutil.cpu_count(logical=False) or allowed, *quotas]))
+
+
+def allowed_cores() -> int:
+    """Logical cores that this process may be scheduled on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable_memory_bytes(root: Path = Path("/")) -> int:

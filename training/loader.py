@@ -11,7 +11,6 @@ trainer drew for it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from detectron2.utils import comm
 from pycocotools import mask as coco_mask
 
 from maskserve.imaging.decode import Size
+from maskserve.modeling.machine import allowed_cores
 from maskserve.protos.errors import DataError
 from maskserve.training.copy_paste import SCALES, paste_instances
 from maskserve.training.datasets.photos import decode_as_served, decode_photo
@@ -125,7 +125,7 @@ def _workers(cfg: CfgNode) -> int:
         return int(cfg.DATALOADER.NUM_WORKERS)
     return auto_workers(
         cached=cfg.INPUT.CACHE_IMAGES,
-        cores=usable_cores(),
+        cores=allowed_cores(),
         gpu=cfg.MODEL.DEVICE.startswith("cuda"),
         processes=comm.get_local_size(),
     )
@@ -140,11 +140,6 @@ def auto_workers(*, cached: bool, cores: int, gpu: bool, processes: int) -> int:
     if cached or (cores <= FEW_CORES and not gpu):
         return 0
     return max(1, min(MOST_WORKERS, cores // processes))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(records: Sequence[Record], most: int) -> list[Record]:

@@ -22,11 +22,11 @@ from detectron2.utils.env import seed_all_rng
 from torch import distributed, nn
 
 from maskserve.modeling.device import pick_device
+from maskserve.modeling.machine import allowed_cores
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training.datasets.manifest import load_dataset
 from maskserve.training.hooks import Checkpoint, Progress, Quiet, Validation
 from maskserve.training.job import Job
-from maskserve.training.loader import usable_cores
 from maskserve.training.process import (
     deterministic,
     forget_peak_memory,
@@ -137,7 +137,7 @@ def _of_this_process(device: str) -> str:
         return "cuda"
     if distributed.get_backend() == "nccl":
         raise ConfigError(f"MODEL.DEVICE {device}: --num-gpus and --num-machines are for GPUs; leave either away")
-    torch.set_num_threads(max(1, usable_cores() // comm.get_local_size()))
+    torch.set_num_threads(max(1, allowed_cores() // comm.get_local_size()))
     return device
 
 
