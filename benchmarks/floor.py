@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.machine import has_bf16, has_int8
+from benchmarks.machine import has_int8
 
 _SIDE = 2048
 _MAP = (100, 152)
@@ -24,9 +24,14 @@ def bursts() -> Callable[[], dict[str, float]]:
     """A step that says {"fp32 product": GFLOP/s, "fp32 convolution": …, …}."""
     import torch
 
+    from maskserve.modeling.device import has_fast_bfloat16
+
     torch.manual_seed(0)
     works: dict[str, tuple[Callable[[], Any], float]] = {}
-    for name, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if has_bf16() else {})}.items():
+    for name, dtype in {
+        "fp32": torch.float32,
+        **({"bf16": torch.bfloat16} if has_fast_bfloat16("cpu") else {}),
+    }.items():
         a, b = torch.randn(2, _SIDE, _SIDE, dtype=dtype)
         conv = torch.nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1, bias=False, dtype=dtype)
         conv = conv.to(memory_format=torch.channels_last)

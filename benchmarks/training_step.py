@@ -88,11 +88,6 @@ def compare(workload: Workload, *, turns: int = 9, steps: int = 4, warmup: int =
     return Comparison(times["maskserve"], times["detectron2"])
 
 
-def step_callables(workload: Workload, folder: Path) -> dict[str, Steps]:
-    """Both sides' steps in this process, by the names of SIDES; logs and the like go into `folder`."""
-    return {side: build_side(side, workload, folder / side) for side in SIDES}
-
-
 def build_side(side: str, workload: Workload, folder: Path) -> Steps:
     """One side's steps in this process."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,8 @@
-"""Waitress with nothing behind it: `python -m benchmarks.peers.echo PORT THREADS` sends every body back."""
+"""Waitress with the smallest handlers there are: `python -m benchmarks.peers.echo PORT THREADS`.
+
+/echo      sends every body back, unread
+/upload    reads the multipart file `image`, as the gateway does, and sends its bytes back
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,10 @@ def create_app() -> Flask:
     @app.post("/echo")
     def echo() -> Response:
         return Response(request.get_data(), content_type="application/octet-stream")
+
+    @app.post("/upload")
+    def upload() -> Response:
+        return Response(request.files["image"].read(), content_type="application/octet-stream")
 
     return app
 

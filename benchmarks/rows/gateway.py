@@ -31,7 +31,7 @@ def groups() -> list[Group]:
 
 
 def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
-    model, gateway, echo, raw = (free_port() for _ in range(4))
+    model, gateway, echo = (free_port() for _ in range(3))
     folder = bench.scratch / "gateway"
     folder.mkdir()
     (folder / "maskserve.toml").write_text(f'[torchserve]\naddress = "127.0.0.1:{model}"\n')
@@ -41,12 +41,11 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
     with (
         Process([*python, "benchmarks.peers.instant_model", str(model)]),
         Server(serves, ready=f"http://127.0.0.1:{gateway}/healthz", folder=folder) as server,
-        Server([*python, "benchmarks.peers.echo_upload", str(echo), str(_THREADS)], ready=f"http://127.0.0.1:{echo}/"),
-        Server([*python, "benchmarks.peers.echo", str(raw), str(_THREADS)], ready=f"http://127.0.0.1:{raw}/"),
+        Server([*python, "benchmarks.peers.echo", str(echo), str(_THREADS)], ready=f"http://127.0.0.1:{echo}/"),
     ):
         posts = {
-            PEER: Post.form(f"http://127.0.0.1:{echo}/echo", bench.photo),
-            RAW: Post.form(f"http://127.0.0.1:{raw}/echo", bench.photo),
+            PEER: Post.form(f"http://127.0.0.1:{echo}/upload", bench.photo),
+            RAW: Post.form(f"http://127.0.0.1:{echo}/echo", bench.photo),
             OURS: Post.form(f"http://127.0.0.1:{gateway}/v1/predictions", bench.photo),
         }
         resident: list[float] = []
