@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.layers import batched_nms
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+
+from maskserve.modeling.suppression import suppress
 
 
 def propose(
@@ -30,6 +31,25 @@ def propose(
         sizes: (height, width) of each image without its padding.
     """
     anchors = rpn.anchor_generator(list(logits))  # it asks a map for its size only
+    by_anchor = [one.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in deltas]
+    return best_of_levels(rpn, anchors, [one.permute(0, 2, 3, 1).flatten(1) for one in logits], by_anchor, sizes)
+
+
+def best_of_levels(
+    rpn: RPN,
+    anchors: Sequence[Boxes],
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+) -> list[Instances]:
+    """What Detectron2's `RPN.predict_proposals` answers, in training or not, for the same arguments.
+
+    Args:
+        logits, deltas: (B, h · w · A) and (B, h · w · A, 4) of each level.
+
+    Raises:
+        FloatingPointError: a number is infinite or NaN in training.
+    """
     levels = [_best(rpn, *level) for level in zip(logits, deltas, anchors, strict=True)]
     scores = torch.cat([score for score, _ in levels], 1)
     boxes = torch.cat([box for _, box in levels], 1)
@@ -41,22 +61,21 @@ def propose(
 
 def _best(rpn: RPN, logits: Tensor, deltas: Tensor, anchors: Boxes) -> tuple[Tensor, Tensor]:
     """(scores (B, k), boxes (B, k, 4)) of a level's best positions, float32."""
-    count = logits.shape[0]
-    flat = logits.permute(0, 2, 3, 1).reshape(count, -1).float()
-    limit = min(flat.shape[1], rpn.pre_nms_topk[False])
-    scores, chosen = flat.topk(limit, dim=1)
-    by_anchor = deltas.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(count, -1, 4)
-    picked = by_anchor.gather(1, chosen[:, :, None].expand(-1, -1, 4)).reshape(-1, 4)
+    limit = min(logits.shape[1], rpn.pre_nms_topk[rpn.training])
+    scores, chosen = logits.float().topk(limit, dim=1)
+    picked = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).reshape(-1, 4)
     boxes = rpn.box2box_transform.apply_deltas(picked.float(), anchors.tensor[chosen.reshape(-1)])
-    return scores, boxes.reshape(count, limit, 4)
+    return scores, boxes.reshape(len(scores), limit, 4)
 
 
 def _kept(rpn: RPN, scores: Tensor, boxes: Tensor, size: tuple[int, int], level_ids: Tensor) -> Instances:
     height, width = size
     finite = torch.isfinite(boxes).all(1) & torch.isfinite(scores)
+    if rpn.training and not finite.all():
+        raise FloatingPointError("the RPN's boxes or scores are infinite or NaN")
     boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
     sides = boxes[:, 2:] - boxes[:, :2]
     usable = finite & (sides > rpn.min_box_size).all(1)
     boxes, scores, level_ids = boxes[usable], scores[usable], level_ids[usable]
-    best = batched_nms(boxes, scores, level_ids, rpn.nms_thresh)[: rpn.post_nms_topk[False]]
+    best = suppress(boxes, scores, level_ids, rpn.nms_thresh, rpn.post_nms_topk[rpn.training])
     return Instances(size, proposal_boxes=Boxes(boxes[best]), objectness_logits=scores[best])

@@ -32,7 +32,7 @@ SMALLEST_SHARE = 32
 
 
 class ChannelsLastPooler(nn.Module):
-    """What Detectron2's ROIPooler answers, to rounding; channels last in and out, `dtype` out."""
+    """What Detectron2's ROIPooler answers, to rounding; channels last in and out, `dtype` (float32, bfloat16) out."""
 
     def __init__(self, pooler: ROIPooler, dtype: torch.dtype) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class ChannelsLastPooler(nn.Module):
         """(B, C, h, w) of each level, boxes of each image in px of the network's input ─▶ (R, C, S, S)."""
         boxes, images = boxes_and_images(box_lists)
         side, channels = self.output_size[0], features[0].shape[1]
-        pooled = torch.empty(len(boxes), side, side, channels)
+        pooled = torch.empty(len(boxes), side, side, channels, dtype=self._dtype)
         levels = self.levels(box_lists)
         for level, (feature, align) in enumerate(zip(features, self.pooler.level_poolers, strict=True)):
             chosen = torch.nonzero(levels == level)[:, 0]
             if len(chosen):
                 _align(feature, images[chosen], boxes[chosen], align, chosen, pooled)
-        return pooled.permute(0, 3, 1, 2).to(self._dtype)
+        return pooled.permute(0, 3, 1, 2)
 
     def levels(self, box_lists: list[Boxes]) -> Tensor:
         """The level that each box is pooled from, 0 for the first: (R,) int64."""
@@ -80,10 +80,12 @@ def _align(feature: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, plac
     # Half a pixel: continuous coordinates, in which the first pixel's centre lies at 0.5 (ROIAlignV2)
     scaled = (boxes * align.spatial_scale - 0.5).numpy()
     ratio = max(0, align.sampling_ratio)
-    target, where, image_of = pooled.numpy(), places.numpy(), images.numpy()
+    halved = pooled.dtype == torch.bfloat16
+    # numpy has no bfloat16, so the kernel writes its bits
+    target, where, image_of = (pooled.view(torch.uint16) if halved else pooled).numpy(), places.numpy(), images.numpy()
     shares = np.array_split(np.arange(len(scaled)), max(1, min(torch.get_num_threads(), len(scaled) // SMALLEST_SHARE)))
     calls = [(pixels, image_of[share], scaled[share], ratio, where[share], target) for share in shares]
-    run_at_once(_kernel(), calls)
+    run_at_once(_kernel(halved), calls)
 
 
 def run_at_once(kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
@@ -100,24 +102,24 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 @cache
-def _kernel() -> Callable[..., None]:
-    """The compiled kernel; it gives Python's lock free while it runs."""
+def _kernel(halved: bool) -> Callable[..., None]:
+    """The compiled kernel, for a target of bfloat16 bits or of float32; it gives Python's lock free while it runs."""
     import numba
 
     # "reassoc" and "contract" allow vectors and fused multiply-adds; infinities and NaN keep their meaning
     compile_ = numba.njit(nogil=True, fastmath={"reassoc", "contract"})
-    along = compile_(taps)
+    along, store = compile_(taps), compile_(_store_bfloat16 if halved else _store)
 
     def pool(pixels: Any, image_of: Any, boxes: Any, ratio: int, places: Any, target: Any) -> None:
         _, height, width, channels = pixels.shape
         side = target.shape[1]
+        total = np.empty(channels, np.float32)
         for index in range(boxes.shape[0]):
             first_x, weight_x = along(boxes[index, 0], boxes[index, 2], side, ratio, width)
             first_y, weight_y = along(boxes[index, 1], boxes[index, 3], side, ratio, height)
             for cell_y in range(side):
                 for cell_x in range(side):
-                    out = target[places[index], cell_y, cell_x]
-                    out[:] = 0
+                    total[:] = 0
                     for row in range(weight_y.shape[1]):
                         for column in range(weight_x.shape[1]):
                             weight = weight_y[cell_y, row] * weight_x[cell_x, column]
@@ -125,9 +127,24 @@ def _kernel() -> Callable[..., None]:
                                 continue
                             pixel = pixels[image_of[index], first_y[cell_y] + row, first_x[cell_x] + column]
                             for channel in range(channels):
-                                out[channel] += weight * pixel[channel]
+                                total[channel] += weight * pixel[channel]
+                    store(total, target[places[index], cell_y, cell_x])
 
     return compile_(pool)
+
+
+def _store(total: Any, out: Any) -> None:
+    """Compiled."""
+    out[:] = total
+
+
+def _store_bfloat16(total: Any, out: Any) -> None:
+    """The upper half of each float32's bits, rounded to the nearest, to even in the middle; compiled."""
+    bits = total.view(np.uint32)
+    for place in range(bits.shape[0]):
+        out[place] = (bits[place] + np.uint32(0x7FFF) + ((bits[place] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(
+            16
+        )
 
 
 def taps(start: Any, stop: Any, cells: int, ratio: int, length: int) -> Any:

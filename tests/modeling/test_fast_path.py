@@ -149,6 +149,17 @@ def test_pooling_gives_what_detectron2_s_pooler_gives(side: int, ratio: int):
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
+def test_pooling_to_bfloat16_rounds_as_torch_does():
+    features = pyramid(1, 5, 256, 320)
+    features[0][0, 0, 3, 3] = torch.nan
+    features[1][0, 1, 2, 2] = torch.inf
+    boxes = [Boxes(EDGE_BOXES)]
+    exact = ChannelsLastPooler(pooler(), torch.float32)(features, boxes)
+    rounded = ChannelsLastPooler(pooler(), torch.bfloat16)(features, boxes)
+    assert rounded.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(rounded, exact.bfloat16(), atol=0, rtol=0, equal_nan=True)
+
+
 def test_pooling_no_box_gives_nothing():
     empty = ChannelsLastPooler(pooler(), torch.float32)(pyramid(1, 3, 64, 64), [Boxes(torch.zeros(0, 4))])
     assert empty.shape == (0, 3, 7, 7)
