@@ -24,6 +24,8 @@ from waitress.utilities import Error, RequestEntityTooLarge
 from maskserve.gateway.problems import MEDIA_TYPE, Problem, too_large
 
 _DRAINED_AT_MOST = 4
+_JOINED_BYTES = 64 * 1024
+"""What is copied behind its header to be sent with it: JSON; a picture of megabytes is not held twice."""
 _TEXTS = {
     400: "This is not an HTTP request that the gateway understands.",
     431: "The request's headers are too large.",
@@ -63,12 +65,13 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
 
 
 class Task(WSGITask):  # type: ignore[misc]
-    """Sends the usual answer, one piece of known length, together with its header."""
+    """Sends the usual answer, one small piece of known length, together with its header."""
 
     wrote_header: bool
 
     def write(self, data: bytes) -> None:
-        if self.complete and not self.wrote_header and self.has_body and self.content_length == len(data) > 0:
+        is_whole = self.has_body and self.content_length == len(data)
+        if self.complete and not self.wrote_header and is_whole and 0 < len(data) <= _JOINED_BYTES:
             self.channel.write_soon(self.build_response_header() + data)
             self.wrote_header = True
             self.content_bytes_written = len(data)

@@ -12,7 +12,7 @@ MAX_SCANS = 40
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """0xFF and a code; not a stuffed 0xFF, a fill byte or a restart."""
 _END, _SCAN, _TEMPORARY = 0xD9, 0xDA, 0x01
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 256 * 1024
 
 
 def has_too_many_scans(data: bytes) -> bool:

@@ -96,6 +96,7 @@ def test_an_answer_is_sent_as_one_piece_while_the_main_thread_leaves_it_alone() 
         (answering(b"hello"), "GET", b"hello"),
         (answering(b"", Content_Length="0"), "GET", b""),
         (answering(b"", Content_Length="5"), "HEAD", b""),
+        (answering(b"x" * 100_000, Content_Length="100000"), "GET", b"x" * 100_000),
     ],
 )
 def test_other_answers_are_sent_as_waitress_does(app: Callable[..., Any], method: str, body: bytes) -> None:
