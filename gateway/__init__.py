@@ -1,7 +1,7 @@
 """REST in front of TorchServe: photo in, JSON or picture out, one of two arms chosen by user.
 
 request ─▶ upload.py (photo, parameters) ─▶ routing.py (arm, why) ─▶ dispatch.py (ask, or the other arm)
-        ─▶ answers.py (JSON) | drawing.py (picture) | problems.py (what went wrong)
+        ─▶ answers.py (JSON) | drawing.py (picture) ─▶ responses.py | problems.py (what went wrong)
 
 settings.py    maskserve.toml            app.py, routes.py   the Flask application
 matching.py    two answers compared      serve.py, wsgi.py   waitress, signals

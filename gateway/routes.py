@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
+import orjson
 from flask import Flask, Response, current_app, g, request
 
 from maskserve.gateway import answers, openapi, problems, routing
@@ -16,6 +13,7 @@ from maskserve.gateway.dispatch import Answer, Dispatcher, Job
 from maskserve.gateway.drawing import Easel
 from maskserve.gateway.metrics import CONTENT_TYPE, Metrics
 from maskserve.gateway.readiness import Readiness
+from maskserve.gateway.responses import json_answer, json_response, picture_answer
 from maskserve.gateway.routing import Route
 from maskserve.gateway.settings import Settings
 from maskserve.gateway.upload import (
@@ -54,10 +52,10 @@ class Gateway:
         self._count(answer)
         if kind == "json":
             body = answers.prediction_json(answer, parameters.mask_format)
-            response = _json_answer(body, answers.worker_stages(answer))
+            response = json_answer(body, answers.worker_stages(answer))
         else:
             picture = self.easel.overlay(job.image, answer, kind, job.deadline)
-            response = _picture_answer(picture, kind, answers.worker_stages(answer))
+            response = picture_answer(picture, kind, answers.worker_stages(answer))
         response.headers.extend(answers.prediction_headers(answer))
         if not known:
             self._remember(response, user_id)
@@ -72,10 +70,10 @@ class Gateway:
         one, other = self.dispatcher.compare(job, left, right)
         stages = {f"call-{answer.arm}": answer.call_ms for answer in (one, other)}
         if kind == "json":
-            response = _json_answer(answers.comparison_json(one, other, parameters.mask_format), stages)
+            response = json_answer(answers.comparison_json(one, other, parameters.mask_format), stages)
         else:
             picture = self.easel.comparison(job.image, one, other, kind, job.deadline)
-            response = _picture_answer(picture, kind, stages)
+            response = picture_answer(picture, kind, stages)
         response.headers["X-Maskserve-Arm"] = f"{left}, {right}"
         response.headers["X-Maskserve-Model"] = f"{one.segmentation.model.name}, {other.segmentation.model.name}"
         return response
@@ -86,13 +84,13 @@ class Gateway:
         for status in self.readiness.statuses():
             arm = self.settings.arms[status.arm]
             rows.append(asdict(status) | {"weight": arm.weight, "required": arm.required, "ready": status.is_ready})
-        return _json({"arms": rows})
+        return json_response({"arms": rows})
 
     def ready(self) -> Response:
         """GET /readyz."""
         missing = self.readiness.missing()
         waiting = [{"arm": one.arm, "model": one.model, "why": one.why_not} for one in missing]
-        return _json({"ready": not missing, "waiting_for": waiting}, 503 if missing else 200)
+        return json_response({"ready": not missing, "waiting_for": waiting}, 503 if missing else 200)
 
     def _user(self) -> tuple[str, bool]:
         """(id, whether the request brought it); an unknown user gets a fresh one and, as a cookie, keeps it."""
@@ -149,32 +147,13 @@ class Gateway:
 
 def add_routes(app: Flask, gateway: Gateway) -> None:
     """All routes; openapi.py describes them, and a test compares the two."""
-    document = json.dumps(openapi.document(gateway.settings.routing))
+    document = orjson.dumps(openapi.document(gateway.settings.routing))
     app.add_url_rule("/", "page", lambda: current_app.send_static_file("index.html"))
     app.add_url_rule("/v1/predictions", "predictions", gateway.predict, methods=["POST"])
     app.add_url_rule("/predict", "predict", lambda: gateway.predict("png"), methods=["POST"])
     app.add_url_rule("/v1/compare", "compare", gateway.compare, methods=["POST"])
     app.add_url_rule("/v1/models", "models", gateway.models)
-    app.add_url_rule("/healthz", "healthz", lambda: _json({"status": "ok"}))
+    app.add_url_rule("/healthz", "healthz", lambda: json_response({"status": "ok"}))
     app.add_url_rule("/readyz", "readyz", gateway.ready)
     app.add_url_rule("/metrics", "metrics", lambda: Response(gateway.metrics.text(), content_type=CONTENT_TYPE))
     app.add_url_rule("/openapi.json", "openapi", lambda: Response(document, content_type="application/json"))
-
-
-def _json(body: Mapping[str, Any], status: int = 200) -> Response:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return Response(text + "\n", status, content_type="application/json")
-
-
-def _json_answer(body: Mapping[str, Any], stages: Mapping[str, float]) -> Response:
-    total_ms = (time.monotonic() - g.started) * 1000
-    response = _json({"request_id": g.request_id, **body, "gateway_ms": round(total_ms, 1)})
-    response.headers["Server-Timing"] = answers.server_timing({**stages, "total": total_ms})
-    return response
-
-
-def _picture_answer(picture: bytes, kind: AnswerFormat, stages: Mapping[str, float]) -> Response:
-    response = Response(picture, content_type=f"image/{kind}")
-    total_ms = (time.monotonic() - g.started) * 1000
-    response.headers["Server-Timing"] = answers.server_timing({**stages, "total": total_ms})
-    return response

@@ -26,7 +26,7 @@ from maskserve.gateway.app import create_app
 from maskserve.gateway.routes import Gateway
 from maskserve.gateway.settings import Settings
 from maskserve.gateway.upload import MAX_BODY_BYTES
-from maskserve.gateway.wsgi import Channel
+from maskserve.gateway.wsgi import Channel, Dispatcher
 from maskserve.protos.errors import ConfigError
 
 CONNECTIONS = 1000
@@ -96,13 +96,15 @@ def check_port(settings: Settings) -> None:
 
 def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
     host, port = settings.server.host, settings.server.port
+    threads = Dispatcher()
+    threads.set_thread_count(settings.limits.in_flight_per_arm * len(settings.arms) + _SPARE_THREADS)
     try:
         server = create_server(
             app,
             map=sockets,
             host=host,
             port=port,
-            threads=settings.limits.in_flight_per_arm * len(settings.arms) + _SPARE_THREADS,
+            _dispatcher=threads,
             connection_limit=CONNECTIONS,
             channel_timeout=IDLE_CONNECTION_S,
             max_request_body_size=MAX_BODY_BYTES,

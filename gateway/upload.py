@@ -7,6 +7,7 @@ query parameters or, in a multipart request, form fields; one that does not exis
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from io import BytesIO
 from typing import IO, Any, Literal, TypeVar
 
@@ -35,6 +36,14 @@ class MemoryRequest(Request):
     max_content_length = MAX_BODY_BYTES
     max_form_memory_size = 256 * 1024  # werkzeug counts the 64 KiB that it reads at a time in
     max_form_parts = 16
+
+    @cached_property
+    def stream(self) -> IO[bytes]:
+        """The body, without werkzeug's counting of its bytes when the server has read and counted it already."""
+        whole = self.environ.get("wsgi.input_terminated") and isinstance(self.input_stream, BytesIO)
+        if whole and (self.content_length or 0) <= MAX_BODY_BYTES:
+            return self.input_stream
+        return super().stream
 
     def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> IO[bytes]:
         return BytesIO()

@@ -4,6 +4,9 @@
 
 A body that is announced as too long gets no `100 Continue`. If it comes anyway, up to four times the limit is read
 and thrown away first, since a sender that is cut off in the middle sees a broken connection instead of the 413.
+
+And in fewer turns: threads for as many requests as there are, an answer sent as one piece, and a main thread that does
+not spin meanwhile.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from typing import Any
 
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error, RequestEntityTooLarge
 
 from maskserve.gateway.problems import MEDIA_TYPE, Problem, too_large
 
 _DRAINED_AT_MOST = 4
+_JOINED_BYTES = 64 * 1024
+"""What is copied behind its header to be sent with it: JSON; a picture of megabytes is not held twice."""
 _TEXTS = {
     400: "This is not an HTTP request that the gateway understands.",
     431: "The request's headers are too large.",
@@ -59,10 +64,39 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         super().execute()
 
 
+class Task(WSGITask):  # type: ignore[misc]
+    """Sends the usual answer, one small piece of known length, together with its header."""
+
+    wrote_header: bool
+
+    def write(self, data: bytes) -> None:
+        is_whole = self.has_body and self.content_length == len(data)
+        if self.complete and not self.wrote_header and is_whole and 0 < len(data) <= _JOINED_BYTES:
+            self.channel.write_soon(self.build_response_header() + data)
+            self.wrote_header = True
+            self.content_bytes_written = len(data)
+        else:
+            super().write(data)
+
+
 class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
+    task_class = Task
     error_task_class = ProblemTask
     _unread_bytes = 1024 * 1024
+    _thread_sends = False
+
+    def writable(self) -> bool:
+        """Not while a thread sends, or the main thread would try the same again and again until it is done; what that
+        thread cannot send it leaves to the main thread, which it wakes."""
+        return not self._thread_sends and bool(super().writable())
+
+    def _flush_some(self, do_close: bool = True) -> bool:
+        self._thread_sends = not do_close  # only threads ask for no close
+        try:
+            return bool(super()._flush_some(do_close))
+        finally:
+            self._thread_sends = False
 
     def handle_close(self) -> None:
         """Closes; what has arrived unread is read first, for the kernel would answer it with a reset, and the sender
@@ -72,6 +106,26 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 while self._unread_bytes > 0 and (data := self.socket.recv(65536)):
                     self._unread_bytes -= len(data)
         super().handle_close()
+
+
+class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Starts a thread when a request finds none idle: forty that take turns cool the caches for eight requests."""
+
+    _most = 0
+
+    def set_thread_count(self, count: int) -> None:
+        """The most threads there may be; 0 ends them."""
+        self._most = count
+        if not count:
+            super().set_thread_count(0)
+
+    def add_task(self, task: Any) -> None:
+        with self.lock:
+            running = len(self.threads)
+            lacks_one = running < self._most and len(self.queue) >= running - self.active_count
+        if lacks_one:  # only the main thread gets here, unless a sender does not wait for its answers
+            super().set_thread_count(running + 1)
+        super().add_task(task)
 
 
 class _ProblemError:

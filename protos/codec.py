@@ -115,14 +115,17 @@ def error_to_json(error: RequestError) -> dict[str, Any]:
 
 def _instance_to_json(instance: Instance) -> dict[str, Any]:
     mask = instance.mask_rle
-    return _fields(instance) | {
+    return {
+        "class_id": instance.class_id,
+        "class_name": instance.class_name,
         "score": round(instance.score, 4),
         "box_xyxy": [round(value, 2) for value in instance.box_xyxy],
+        "area_px": instance.area_px,
         "mask_rle": {"size": list(mask.size), "counts": mask.counts} if mask else None,
     }
 
 
-def _fields(values: Instance | ModelInfo | Timings) -> dict[str, Any]:
+def _fields(values: ModelInfo | Timings) -> dict[str, Any]:
     """As `dataclasses.asdict`, one level deep."""
     return {name: getattr(values, name) for name in values.__dataclass_fields__}
 
@@ -167,14 +170,14 @@ def _segmentation_from_message(message: pb.Segmentation) -> Segmentation:
 
 
 def _instance_from_message(message: pb.Instance, size: tuple[int, int]) -> Instance:
-    if len(message.box_xyxy) != 4:
-        raise ValueError(f"an instance's box_xyxy has {len(message.box_xyxy)} numbers, not 4")
-    x_min, y_min, x_max, y_max = message.box_xyxy
+    box_xyxy, counts = tuple(message.box_xyxy), message.mask_rle_counts
+    if len(box_xyxy) != 4:
+        raise ValueError(f"an instance's box_xyxy has {len(box_xyxy)} numbers, not 4")
     return Instance(
         class_id=message.class_id,
         class_name=message.class_name,
         score=message.score,
-        box_xyxy=(x_min, y_min, x_max, y_max),
+        box_xyxy=box_xyxy,
         area_px=message.area_px,
-        mask_rle=MaskRle(size, message.mask_rle_counts) if message.mask_rle_counts else None,
+        mask_rle=MaskRle(size, counts) if counts else None,
     )

@@ -54,6 +54,13 @@ def test_the_answer_says_which_arm_model_version_and_why(http, photo):
     assert body["gateway_ms"] >= body["call_ms"]
 
 
+@pytest.mark.parametrize("answer_format", ["json", "png"])
+def test_the_answer_says_how_long_it_is_and_each_header_once(http, photo, answer_format):
+    answer = http.post(PREDICT, data=photo, query_string={"format": answer_format})
+    assert int(answer.headers["Content-Length"]) == len(answer.data)
+    assert len({name for name, _ in answer.headers}) == len(answer.headers)
+
+
 @pytest.mark.parametrize("bad", ["", "a b", "x" * 65, "ü", "<script>"])
 def test_a_request_id_that_could_do_harm_is_replaced(http, bad):
     given = http.get("/healthz", headers={"X-Request-Id": bad.encode().decode("latin-1")}).headers["X-Request-Id"]

@@ -12,6 +12,7 @@ import pytest
 
 from maskserve.client.errors import ServerError
 from maskserve.gateway.problems import SERVER_TEXTS
+from maskserve.gateway.upload import MAX_BODY_BYTES
 from maskserve.protos import wire
 from tests.fakes.torchserve import FAULTS
 from tests.gateway.conftest import make_photo
@@ -123,6 +124,15 @@ def test_a_multipart_request_without_a_photo_says_how_to_send_one(http, form, wo
 
 def test_a_compressed_body_is_refused(http, photo):
     check(http.post(PREDICT, data=photo, headers={"Content-Encoding": "gzip"}), 415, "encoding_unsupported")
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+@pytest.mark.parametrize("extra_bytes", [1, 1_000_000])
+def test_a_body_beyond_the_limit_is_refused_whether_the_server_has_read_it_or_not(http, terminated, extra_bytes):
+    answer = http.post(
+        PREDICT, data=bytes(MAX_BODY_BYTES + extra_bytes), environ_overrides={"wsgi.input_terminated": terminated}
+    )
+    check(answer, 413, "image_too_large")
 
 
 def test_too_many_form_parts_are_refused(http, photo):

@@ -18,6 +18,7 @@ from PIL import Image
 
 from maskserve.imaging.decode import decode_rgb
 from maskserve.imaging.header import inspect_image
+from maskserve.imaging.jpeg import MAX_SCANS
 from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode
@@ -155,6 +156,18 @@ def test_a_jpeg_made_to_be_slow_is_refused() -> None:
     """Thousands of scans in a few kilobytes would keep a worker busy for minutes."""
     assert inspect_image(with_scans(20)).format == "JPEG"
     assert refusal(with_scans(1000)).code is ErrorCode.IMAGE_UNREADABLE
+
+
+def test_scans_are_counted_wherever_they_lie() -> None:
+    """Also one that lies on the border between two of the pieces in which a file is looked through."""
+    data = with_scans(MAX_SCANS + 1)
+    to_border = 2**18 - 1 - data.index(b"\xff\xda")
+    comments = [to_border // 20] * 19 + [to_border - to_border // 20 * 19]
+    padding = b"".join(b"\xff\xfe" + (size - 2).to_bytes(2) + bytes(size - 4) for size in comments)
+    padded = data[:2] + padding + data[2:]
+    assert padded.index(b"\xff\xda") == 2**18 - 1
+    assert refusal(padded).code is ErrorCode.IMAGE_UNREADABLE
+    assert inspect_image(with_scans(MAX_SCANS)).format == "JPEG"
 
 
 def test_what_follows_a_jpegs_end_is_not_counted() -> None:
