@@ -182,7 +182,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4, help="of a side's turn")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
-    asked = parser.parse_args(words)
+    asked = parser.parse_intermixed_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sides are ended, too
     data, init = (str(Path(name).resolve()) if Path(name).exists() else name for name in (asked.data, asked.init))
     workload = Workload(asked.backbone, data, asked.preset, init, asked.overrides)
