@@ -17,6 +17,8 @@ from benchmarks.rounds import take_turns
 from benchmarks.subject import Subject, Turn
 
 Value = Any
+CALIBRATED_SIZE = 320
+"""px of the short side at which activations show their ranges to int8."""
 
 
 @dataclass
@@ -60,6 +62,16 @@ class Bench:
             self.say(f"making {models.TITLES[backbone]} with seeded weights")
             models.make_run(first, cfg, backbone, decode_rgb(self.photo.read_bytes()))
         return models.sibling_run(folder, first, cfg)
+
+    def int8_trunk(self, backbone: str) -> Path:
+        """trunk.xml, good for all runs of a backbone: they have the same weights, and its graph is free of sizes."""
+        run = self.run(backbone, CALIBRATED_SIZE)
+        made = run / "trunk.xml"
+        if not made.is_file():
+            self.say(f"quantizing {models.TITLES[backbone]}")
+            with Subject("benchmarks.ours.predictor:int8_trunk", run=run, photo=self.photo) as subject:
+                subject.step()
+        return made
 
     @cached_property
     def peaks(self) -> dict[str, float | str]:

@@ -20,7 +20,7 @@ import click
 from benchmarks.bench import Bench
 from benchmarks.document import write_document
 from benchmarks.results import Results, Row, failed
-from benchmarks.rows import Group, cold_start, gateway, gpu, growth, model_path, pixels, serving, training
+from benchmarks.rows import Group, cold_start, gateway, gpu, growth, model_path, pixels, serving, throughput, training
 from benchmarks.table import summary, target_table
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -36,7 +36,8 @@ def all_groups(*, full: bool) -> list[Group]:
         *gateway.groups(),
         *gpu.groups(),
         *cold_start.groups(full=full),
-        *serving.groups(full=full),
+        *serving.groups(),
+        *throughput.groups(full=full),
         *growth.groups(full=full),
     ]
 

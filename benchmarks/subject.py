@@ -5,14 +5,19 @@ parent: Subject("package.module:load", …)          child: python -m benchmarks
   step()     "go" ────────────────────────────────▶ step(), between two looks at the clock
              (ms, what step returned) ◀──────────── one line of JSON
   __exit__   closes the pipe; the child ends with it, also when the parent has died
+
+A child is a process group of its own in the parent's session: Ctrl-C is the parent's, and should the parent be killed
+while the group is stopped, the kernel hangs it up instead of leaving it there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,11 +63,16 @@ class Subject:
     Args:
         load: "package.module:function"; the function does the one-time work and returns the step.
         environment: changes to `clean_environment`.
+        paused: whether the child and all its own children are stopped whenever it is not its turn, so that they
+            prepare nothing at the others' cost.
         arguments: of the function, as JSON can carry them.
     """
 
-    def __init__(self, load: str, *, environment: Mapping[str, str] = {}, **arguments: Any) -> None:
+    def __init__(
+        self, load: str, *, environment: Mapping[str, str] = {}, paused: bool = False, **arguments: Any
+    ) -> None:
         self.load = load
+        self._paused = paused
         self._environment = clean_environment(environment)
         self._arguments = json.dumps(arguments, default=str)
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,7 +88,7 @@ class Subject:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is the parent's
+            process_group=0,
         )
 
     def __enter__(self) -> Subject:
@@ -89,6 +99,7 @@ class Subject:
         except BaseException:
             self.stop()
             raise
+        self._pause()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -98,16 +109,28 @@ class Subject:
         """One turn. Raises SubjectError."""
         assert self._process is not None
         assert self._process.stdin is not None
+        self._signal(signal.SIGCONT)
         try:
             self._process.stdin.write(b"go\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failure("ended") from None
         answer = self._read()
+        self._pause()
         return Turn(answer["ms"], answer["told"])
 
     def step_ms(self) -> float:
         return self.step().ms
+
+    def _pause(self) -> None:
+        if self._paused:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the child and its children."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def _read(self) -> dict[str, Any]:
         assert self._process is not None
@@ -127,17 +150,17 @@ class Subject:
         return SubjectError(f"{self.load} {what}: {lines[-1] if lines else 'it wrote nothing'}")
 
     def stop(self) -> None:
-        """Ends the child; harmless when there is none."""
+        """Ends the child and its children; harmless when there is none."""
         if self._process is None:
             return
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        try:
+        self._signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._signal(signal.SIGKILL)  # what is left of it, its own children too
+        self._process.wait()
         self._process = None
         if self._errors is not None:
             self._errors.close()

@@ -12,14 +12,24 @@ from pathlib import Path
 from benchmarks.clients import Post
 from benchmarks.servers import Server, free_port
 from benchmarks.subject import ROOT
+from maskserve.training.layouts import Layout
 
 
-def make_archive(store: Path, name: str, run: Path, **settings: int | str) -> Path:
-    """<store>/<name>.mar; `settings` are ServingSettings', as the packager chooses them where none are given."""
+def make_archive(store: Path, name: str, run: Path, *, trunk: Path | None = None, layout: Layout | None = None) -> Path:
+    """<store>/<name>.mar.
+
+    Args:
+        trunk: trunk.xml makes it an int8 archive; fp32 without.
+        layout: workers, threads, batch size; None: as the packager chooses them where none are given.
+    """
     from maskserve.training.package import ServingSettings, package_run
+    from maskserve.training.precision import Choice
 
-    chosen = ServingSettings(score_threshold=0.0, **settings)  # type: ignore[arg-type]
-    return package_run(run, store, name=name, settings=chosen).path
+    settings = ServingSettings(score_threshold=0.0)
+    if layout:
+        settings = settings.tuned(layout)
+    choice = Choice("int8", trunk) if trunk else Choice()
+    return package_run(run, store, name=name, settings=settings, choice=choice).path
 
 
 def write_settings(folder: Path, arms: Mapping[str, str]) -> dict[str, int]:

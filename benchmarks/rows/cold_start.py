@@ -17,7 +17,7 @@ from benchmarks.ours import product
 from benchmarks.peers import torchserve_stock
 from benchmarks.results import Claim, Row, ratio_row
 from benchmarks.rows import Group
-from benchmarks.rows.serving import await_answer
+from benchmarks.rows.served import await_answer
 
 PEER, OURS = "TorchServe's own example handler", "maskserve's archive"
 SIZE = 800

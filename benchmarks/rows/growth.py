@@ -24,8 +24,9 @@ from benchmarks.machine import best_precision
 from benchmarks.ours import product
 from benchmarks.results import Claim, Row
 from benchmarks.rows import Group
-from benchmarks.rows.serving import LITSERVE, OURS, STOCK_BITMASKS, Running
+from benchmarks.rows.served import LITSERVE, OURS, STOCK_BITMASKS, Running
 from benchmarks.subject import Subject
+from maskserve.training.layouts import Layout
 
 STOCK = "DefaultPredictor"
 SIZES = (320, 480, 640, 800, 1120, 1600)
@@ -114,21 +115,21 @@ def _concurrency(bench: Bench) -> dict[str, list[dict[str, float]]]:
 def _workers(bench: Bench) -> list[dict[str, float]]:
     cores, found = len(os.sched_getaffinity(0)), []
     for workers in WORKERS:
-        settings = {"workers": workers, "threads": max(1, cores // workers)}
+        layout = Layout(workers, max(1, cores // workers))
         folder = bench.scratch / f"growth-workers-{workers}"
-        with _serving(bench, folder, **settings) as running:
+        with _serving(bench, folder, layout) as running:
             post = product.json_post(running.address, "a", bench.photo)
             closed_loop(post, concurrency=workers, requests=2 * workers)
             bench.say(f"{workers} workers")
             load = closed_loop(post, concurrency=8, requests=4 * _AT_LEAST)
-        found.append({**settings, **_summary(load)})
+        found.append({"workers": layout.workers, "threads": layout.threads, **_summary(load)})
     return found
 
 
 @contextmanager
-def _serving(bench: Bench, folder: Path, **settings: int) -> Iterator[Running]:
+def _serving(bench: Bench, folder: Path, layout: Layout | None = None) -> Iterator[Running]:
     """The product with one arm, "a"."""
-    product.make_archive(folder / "model_store", "a", bench.run(BACKBONE, SERVED_SIZE), **settings)
+    product.make_archive(folder / "model_store", "a", bench.run(BACKBONE, SERVED_SIZE), layout=layout)
     bench.say("starting maskserve up")
     server, address = product.server(folder, {"a": "a"})
     with server, ExitStack() as stack:

@@ -57,14 +57,14 @@ def _measure(backbone: str, size: int, bench: Bench, claims: Sequence[Claim]) ->
         return
     run = bench.run(backbone, size)
     title = f"{models.TITLES[backbone]} {size} px"
-    with bench.subjects(_subjects(bench, run, possible), title=title) as steps:
+    with bench.subjects(_subjects(bench, backbone, run, possible), title=title) as steps:
         turns = bench.turns(steps, title=title)
     _check(turns)
     for claim in possible:
         yield _row(bench, run, size, claim, turns)
 
 
-def _subjects(bench: Bench, run: Path, claims: Sequence[Claim]) -> dict[str, Subject]:
+def _subjects(bench: Bench, backbone: str, run: Path, claims: Sequence[Claim]) -> dict[str, Subject]:
     arguments: dict[str, Any] = {"run": run, "photo": bench.photo}
     found: dict[str, Subject] = {}
     if any(claim.against == STOCK for claim in claims):
@@ -72,7 +72,10 @@ def _subjects(bench: Bench, run: Path, claims: Sequence[Claim]) -> dict[str, Sub
     if any(claim.against == TUNED for claim in claims):
         found[TUNED] = Subject("benchmarks.peers.predictor:segment", environment=TUNED_MALLOC, **arguments)
     for precision in dict.fromkeys(map(_precision, claims)):
-        found[_ours(precision)] = Subject("benchmarks.ours.predictor:segment", precision=precision, **arguments)
+        trunk = bench.int8_trunk(backbone) if precision == "int8" else ""
+        found[_ours(precision)] = Subject(
+            "benchmarks.ours.predictor:segment", precision=precision, trunk=trunk, **arguments
+        )
     return found
 
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
+import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 import pytest
+import yaml
 from click.testing import CliRunner
 
+from benchmarks import training_step
 from benchmarks.bench import Bench
-from benchmarks.clients import Post, RefusedError, closed_loop
+from benchmarks.clients import Load, Post, RefusedError, closed_loop
+from benchmarks.ours import product
 from benchmarks.profile import kind_of
 from benchmarks.results import Claim, Row
 from benchmarks.rounds import take_turns
-from benchmarks.rows import Group, model_path
+from benchmarks.rows import Group, model_path, served, serving, throughput
 from benchmarks.run import all_groups, chosen_groups, main, measure
-from benchmarks.subject import TUNED_MALLOC, Subject, SubjectError, clean_environment
+from benchmarks.subject import ROOT, TUNED_MALLOC, Subject, SubjectError, clean_environment
+from maskserve.training.layouts import Layout
 
 A, B, C = (Claim(f"area.{name}", name, "peer", 1.0) for name in "abc")
 
@@ -45,6 +56,11 @@ def counting(start: int) -> Callable[[], dict[str, Any]]:
     print("what a library prints is not an answer")
     counts = iter(range(start, 100))
     return lambda: {"count": next(counts), "pid": os.getpid(), "malloc": os.environ.get("MALLOC_TOP_PAD_")}
+
+
+def with_a_child() -> Callable[[], dict[str, Any]]:
+    child = subprocess.Popen(["sleep", "60"])
+    return lambda: {"pids": [os.getpid(), child.pid]}
 
 
 def dying() -> Callable[[], dict[str, Any]]:
@@ -76,6 +92,42 @@ def test_a_subject_is_a_process_of_its_own() -> None:
     assert first.ms >= 0
     with pytest.raises(ProcessLookupError):
         os.kill(first.told["pid"], 0)
+
+
+def test_a_paused_subject_works_in_its_turns_only() -> None:
+    """Nor do its own children; afterwards none is left."""
+    with Subject("tests.benchmarks.test_run:with_a_child", paused=True) as subject:
+        for _ in range(2):
+            pids = subject.step().told["pids"]
+            assert until(lambda pids=pids: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED})
+    assert until(lambda: not any(map(runs, pids)))
+
+
+def test_a_paused_subject_does_not_outlive_its_parent() -> None:
+    """Killed, the parent can let nobody go on; the kernel does."""
+    code = (
+        "from benchmarks.subject import Subject; import time\n"
+        "with Subject('tests.benchmarks.test_run:with_a_child', paused=True) as subject:\n"
+        "    print(*subject.step().told['pids'], flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True, cwd=ROOT)
+    with parent:
+        assert parent.stdout
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert [runs(pid) for pid in pids] == [True, True]
+        parent.kill()
+    assert until(lambda: not any(map(runs, pids)))
+
+
+def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds()
+
+
+def runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_subject_that_dies_is_told_with_its_last_words() -> None:
@@ -120,10 +172,14 @@ def test_every_row_has_a_name_of_its_own() -> None:
     assert CliRunner().invoke(main, ["--list", "--only", "pixels.rle"]).output == "pixels.rle\n"
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("small"), rounds=1, full=False, tiny=True)
+
+
 @pytest.mark.training
-def test_a_real_row_is_measured(tmp_path: Path) -> None:
+def test_a_real_row_is_measured(small: Bench) -> None:
     """Small networks: both sides find the same number of instances, what cannot run here says why."""
-    small = Bench(tmp_path, rounds=1, full=False, tiny=True)
     group = next(group for group in model_path.groups() if group.title == "MNV2-FPN at 320 px")
     rows = measure([group], small)
     by_name = {row.claim.name: row for row in rows}
@@ -132,6 +188,65 @@ def test_a_real_row_is_measured(tmp_path: Path) -> None:
     assert set(exact.samples) == {"DefaultPredictor", "maskserve fp32"}
     assert len(exact.values) == 1
     assert floor.median > 0
+
+
+@pytest.mark.training
+def test_the_products_archive_is_int8_where_the_row_says_so(small: Bench, tmp_path: Path) -> None:
+    """With the trunk of the model rows, whatever its size, and the layout that was asked for."""
+    trunk = small.int8_trunk("mnv2")
+    made = product.make_archive(tmp_path, "m", small.run("mnv2", 160), trunk=trunk, layout=Layout(2, 1))
+    with zipfile.ZipFile(made) as archive:
+        settings = yaml.safe_load(archive.read("model-config.yaml"))
+        assert archive.read("trunk.xml") == trunk.read_bytes()
+    assert (settings["precision"], settings["minWorkers"], settings["threads"]) == ("int8", 2, 1)
+
+
+@pytest.mark.training
+def test_a_training_step_is_compared_by_the_documented_command(small: Bench) -> None:
+    """Both trainers take a step, in turns."""
+    words = ["mobilenetv2", "--data", str(small.dataset), "--turns", "1", "--steps", "1", "--json"]
+    command = [sys.executable, "-m", "benchmarks.training_step", *words, "INPUT.MIN_SIZE_TRAIN", "(64,)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert [len(row["samples"][side]) for side in (training_step.THEIRS, training_step.OURS)] == [1, 1]
+    assert row["values"][0] > 0
+
+
+def test_both_precisions_are_compared_with_the_same_turns_of_a_peer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A peer is not measured twice, and what it is compared with runs as it was tuned."""
+    asked: list[str] = []
+
+    def loop(post: Post, **_about: int) -> Load:
+        asked.append(post.url)
+        return Load(seconds=float(len(asked)), latencies_ms=(1.0,), shed=0)
+
+    monkeypatch.setattr(throughput, "closed_loop", loop)
+    monkeypatch.setattr(throughput, "serving", lambda *_about: nullcontext("http://us"))
+    monkeypatch.setattr(throughput, "_tuned", lambda _bench, arm: Layout(2, 1, 2 if arm.precision == "int8" else 1))
+    monkeypatch.setattr(served.Running, "peer", lambda _self, name, *_model: Post(name, b"", ""))
+    (group,) = throughput.groups(full=False)
+    made = Bench(tmp_path, rounds=2, full=False)
+    made.__dict__["photo"] = Path(__file__)
+    rows = {row.claim.name: row for row in measure([group], made)}
+    assert len(asked) == 4 * 3  # two arms and two peers; a warm-up and two rounds
+    exact, int8 = (rows[f"load.mnv2.320.{precision}.litserve"] for precision in ("fp32", "int8"))
+    assert exact.samples[served.LITSERVE] == int8.samples[served.LITSERVE]
+    assert exact.samples[served.OURS] != int8.samples[served.OURS]
+    assert "2 × 1 in batches of 2" in exact.note
+    assert exact.note == int8.note
+
+
+def test_an_arm_that_this_machine_cannot_serve_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its peers are measured."""
+    monkeypatch.setattr(served, "why_not", lambda precision: "no OpenVINO" if precision == "int8" else "")
+    claims = [*serving.groups()[0].claims[-4:], *throughput.groups(full=True)[0].claims]
+    possible, others = served.split_possible(claims)
+    assert {served.Arm.of(claim).precision for claim in possible} == {"fp32"}
+    assert {row.problem for row in others} == {"not measured: no OpenVINO"}
+    assert len(possible) == len(others)
 
 
 # ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
