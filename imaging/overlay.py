@@ -171,7 +171,9 @@ def _draw_legend(picture: Pixels, segmentation: Segmentation, scale: float) -> B
     rows = [(colour, line(name, of), line(share, of)) for colour, name, share in texts]
     pitch, margin, swatch = round(22 * scale), round(10 * scale), round(13 * scale)
     indent = margin + swatch + round(8 * scale)
-    width = indent + max(name.width for _, name, _ in rows) + max(share.width for _, _, share in rows) + 3 * margin
+    width = (
+        indent + max(name.width for _, name, _ in rows) + max(share.width for _, _, share in rows) + round(22 * scale)
+    )
     height = pitch * len(rows) + margin
     left, top = margin, picture.shape[0] - margin - height
     if left + width + margin > picture.shape[1] or top < margin:

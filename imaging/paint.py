@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 Field = NDArray[np.uint8]
 
 _WHITE: Rgb = (255, 255, 255)
-_BLURS_TO_END = 1.75
+_BLURS_TO_END = 1.7
 """Half an outline in deviations of the blur: if more, uint8 is too coarse at its ends; if less, corners are lost."""
 
 
@@ -55,19 +55,20 @@ def depth(inside: NDArray[np.uint8], line_px: int) -> tuple[Field, int]:
 
     Returns the field, uint8 (h + 2 p, w + 2 p), and p, the px by which it is wider than the mask on each side.
     """
-    side = _blur_side(line_px)
-    mask: Field = np.zeros((inside.shape[0] + 2 * side, inside.shape[1] + 2 * side), np.uint8)
-    np.multiply(inside, 255, out=mask[side:-side, side:-side])
+    first, second = _blur_sides(line_px)
+    margin = first  # more than the blur reaches
+    mask: Field = np.zeros((inside.shape[0] + 2 * margin, inside.shape[1] + 2 * margin), np.uint8)
+    np.multiply(inside, 255, out=mask[margin:-margin, margin:-margin])
     # two boxes are nearly a Gaussian, and cost the same at any size
-    smooth = cv2.blur(cv2.blur(mask, (side, side)), (side, side))
+    smooth = cv2.blur(cv2.blur(mask, (first, first)), (second, second))
     # what is thinner than the blur is drawn as well: no pixel of the mask is outside
-    return np.asarray(cv2.max(smooth, mask >> np.uint8(1)), np.uint8), side
+    return np.asarray(cv2.max(smooth, mask >> np.uint8(1)), np.uint8), margin
 
 
 @lru_cache(maxsize=256)
 def outlined(colour: Rgb, line_px: int, fill: float) -> Palette:
     """For `depth`: the colour at `fill` opacity inside, along the edge a line of it between two white ones."""
-    deviation = math.sqrt((_blur_side(line_px) ** 2 - 1) / 6)
+    deviation = math.sqrt(sum(side**2 - 1 for side in _blur_sides(line_px)) / 12)
     inside_px = np.array([deviation * NormalDist().inv_cdf((level + 0.01) / 255.02) for level in range(256)])
     line_end, outline_end = _ends_px(line_px)
     return _palette(
@@ -127,10 +128,10 @@ def _ends_px(line_px: int) -> tuple[float, float]:
     return line_end, line_end + max(1.0, line_px / 2)
 
 
-def _blur_side(line_px: int) -> int:
-    """Side of the box, px, odd: two of them have the variance (side² - 1) / 6."""
-    deviation = _ends_px(line_px)[1] / _BLURS_TO_END
-    return 2 * round((math.sqrt(6 * deviation**2 + 1) - 1) / 2) + 1
+def _blur_sides(line_px: int) -> tuple[int, int]:
+    """Of both boxes, px, odd; a box has the variance (side² - 1) / 12."""
+    mean = round(math.sqrt(6) * _ends_px(line_px)[1] / _BLURS_TO_END)
+    return mean | 1, (mean - 1) | 1
 
 
 @lru_cache(maxsize=64)
