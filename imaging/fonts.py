@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 
 from PIL import ImageFont
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Font = ImageFont.FreeTypeFont
 
 _WORLD_FONTS = ("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")
 """System fonts for class names beyond ASCII; those with the most letters first."""
@@ -28,7 +28,9 @@ def fitting_font(text: str, size_px: float, width: float) -> Font:
 
 @lru_cache(maxsize=64)  # sizes follow the photos'
 def _loaded(path: str | None, size_px: float) -> Font:
-    return ImageFont.truetype(path, size_px) if path else ImageFont.load_default(size_px)
+    loaded = ImageFont.truetype(path, size_px) if path else ImageFont.load_default(size_px)
+    assert isinstance(loaded, Font)  # the other kind has no sizes: it is what `load_default()` loads without one
+    return loaded
 
 
 @cache

@@ -72,14 +72,20 @@ def decode_inside(mask: MaskRle) -> tuple[NDArray[np.uint8], tuple[int, int, int
     """
     height, width = mask.size
     bounds = x_min, y_min, x_max, y_max = rle_bounds(mask)
-    edges = np.concatenate(([0], np.cumsum(_runs(mask.counts))))
-    if edges[-1] != height * width or (np.diff(edges) < 0).any():
+    runs = _runs(mask.counts)
+    ends = np.cumsum(runs)
+    if ends[-1] != height * width or runs.min() < 0:
         raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
-    runs = np.diff(np.clip(edges, x_min * height, x_max * height))
-    columns = np.repeat(np.arange(len(runs), dtype=np.uint8) % 2, runs).reshape(x_max - x_min, height)
-    if not columns.size:
+    if x_min == x_max:
         return np.zeros((0, 0), np.uint8), bounds
-    return np.asarray(cv2.transpose(columns[:, y_min:y_max]), np.uint8), bounds
+    # the same runs where each column is only its rows within the bounds
+    rows, columns = y_max - y_min, x_max - x_min
+    column, row = np.divmod(ends, height)
+    ends = (column - x_min) * rows + np.minimum(np.maximum(row, y_min), y_max) - y_min
+    np.minimum(np.maximum(ends, 0), rows * columns, out=ends)
+    ends[1:] -= ends[:-1].copy()
+    pixels = np.repeat(np.arange(len(ends), dtype=np.uint8) & 1, ends)
+    return np.asarray(cv2.transpose(pixels.reshape(columns, rows)), np.uint8), bounds
 
 
 def rle_bounds(mask: MaskRle) -> tuple[int, int, int, int]:

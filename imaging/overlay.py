@@ -1,4 +1,4 @@
-"""pixels + answer ─▶ filled masks, contours ─▶ labels ─▶ legend ─▶ a picture; and pictures side by side.
+"""pixels + answer ─▶ filled and outlined masks ─▶ legend ─▶ labels ─▶ a picture; and pictures side by side.
 
 All sizes follow the image's: a line that is one pixel on a thumbnail is seven on a 12-megapixel photo.
 """
@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from maskserve.imaging.decode import to_pixels
 from maskserve.imaging.fonts import fitting_font, font
+from maskserve.imaging.letters import line
 from maskserve.imaging.masks import decode_inside
+from maskserve.imaging.paint import Pixels, Rgb, depth, lay, lettered, outlined, plate, write
 from maskserve.protos.types import Instance, Segmentation
 
-Rgb = tuple[int, int, int]
-Pixels = NDArray[np.uint8]
-Box = tuple[float, float, float, float]
+Box = tuple[int, int, int, int]
+"""(x_min, y_min, x_max, y_max), px, the last two exclusive."""
 
 COLOURS: tuple[Rgb, ...] = (
     (0, 158, 230),
@@ -35,8 +35,12 @@ COLOURS: tuple[Rgb, ...] = (
 )
 """Told apart with any colour vision: the order of Okabe and Ito (2008), brightened for photos."""
 _FILL = 0.42
-_OUTLINE_TOLERANCE = 0.25
-"""The drawn line may leave the mask's edge by this share of its width: less than the staircase that it follows."""
+_LETTERS = 15
+"""Their size, px, at scale 1."""
+_ROWS = 40
+"""Of labels in a box that are tried for a free one."""
+_SHADE = 0.75
+"""Of the legend's panel."""
 _PNG = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
 """For photos 2.5 times as fast as compression level 3, and a little smaller (docs/benchmarks.md)."""
 _INK: Rgb = (24, 26, 30)
@@ -63,19 +67,16 @@ def draw_overlay(image_rgb: Pixels, segmentation: Segmentation, *, legend: bool 
     """
     if image_rgb.shape[:2] != tuple(segmentation.size):
         raise ValueError(f"the image is {image_rgb.shape[:2]} (height, width), the answer is for {segmentation.size}")
-    picture = np.array(image_rgb, dtype=np.uint8)
+    picture = np.array(image_rgb, dtype=np.uint8, order="C")
     del image_rgb  # 36 MB for 12 megapixels, where the caller does not keep it
     scale = _scale(picture)
     for instance in reversed(segmentation.instances):  # the best score is drawn last, on top
         _draw_mask(picture, instance, scale)
-    canvas = Image.fromarray(picture)
-    del picture
-    draw = ImageDraw.Draw(canvas)
-    panel = _draw_legend(canvas, draw, segmentation, scale) if legend else None
+    panel = _draw_legend(picture, segmentation, scale) if legend else None
     taken: list[Box] = [panel] if panel else []
     for instance in segmentation.instances:
-        taken.append(_draw_label(draw, instance, canvas.size, scale, taken, scores=scores))
-    return to_pixels(canvas)
+        taken.append(_draw_label(picture, instance, scale, taken, scores=scores))
+    return picture
 
 
 def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
@@ -95,8 +96,8 @@ def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
     for (title, subtitle, _), picture in zip(panels, pictures, strict=True):
         canvas.paste(Image.fromarray(picture), (left, bar))
         for text, size, top, ink in ((title, 20, 8, _INK), (subtitle, 15, 34, (95, 99, 106))):
-            letters = fitting_font(text, size * scale, picture.shape[1])
-            draw.text((left, top * scale), text, font=letters, fill=ink)
+            fitting = fitting_font(text, size * scale, picture.shape[1])
+            draw.text((left, top * scale), text, font=fitting, fill=ink)
         left += picture.shape[1] + gap
     return np.array(canvas)
 
@@ -118,79 +119,76 @@ def _scale(picture: Pixels) -> float:
 
 def _draw_mask(picture: Pixels, instance: Instance, scale: float) -> None:
     colour = class_colour(instance.class_id)
-    line = max(1, round(2 * scale))
+    line_px = max(1, round(2 * scale))
     if instance.mask_rle is None:
         x_min, y_min, x_max, y_max = (round(value) for value in instance.box_xyxy)
-        cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), colour, line, cv2.LINE_AA)
+        cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), colour, line_px, cv2.LINE_AA)
         return
-    inside, (x_min, y_min, x_max, y_max) = decode_inside(instance.mask_rle)
-    if not inside.size:
-        return
-    region = picture[y_min:y_max, x_min:x_max]
-    cv2.copyTo(_tinted(region, colour), inside, region)
-    # a point for every pixel of the edge would be ten times as many lines to draw
-    steps, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(x_min, y_min))
-    outlines = [cv2.approxPolyDP(outline, line * _OUTLINE_TOLERANCE, True) for outline in steps]
-    cv2.drawContours(picture, outlines, -1, (255, 255, 255), line + max(2, line), cv2.LINE_AA)
-    cv2.drawContours(picture, outlines, -1, colour, line, cv2.LINE_AA)
+    inside, (x_min, y_min, _, _) = decode_inside(instance.mask_rle)
+    if inside.size:
+        field, margin = depth(inside, line_px)
+        lay(picture, field, x_min - margin, y_min - margin, outlined(colour, line_px, _FILL))
 
 
-def _tinted(region: Pixels, colour: Rgb) -> Pixels:
-    """The region leaning to the colour by `_FILL`: uint8 (h, w, 3), a new array."""
-    return np.asarray(cv2.transform(region, np.column_stack([np.eye(3) * (1 - _FILL), np.array(colour) * _FILL])))
-
-
-def _draw_label(
-    draw: ImageDraw.ImageDraw,
-    instance: Instance,
-    size: tuple[int, int],
-    scale: float,
-    taken: Sequence[Box],
-    *,
-    scores: bool,
-) -> Box:
+def _draw_label(picture: Pixels, instance: Instance, scale: float, taken: Sequence[Box], *, scores: bool) -> Box:
     """Draws the chip at a free place near the box's top left corner and returns where it is."""
     text = f"{instance.class_name} {instance.score:.0%}" if scores else instance.class_name
-    letters = fitting_font(text, 15 * scale, size[0] - 12 * scale)
-    width, height = draw.textlength(text, font=letters) + 12 * scale, 21 * scale
-    x_min, y_min, _, y_max = instance.box_xyxy
-    left = min(max(0.0, x_min), max(0.0, size[0] - width))
-    lowest = max(0.0, size[1] - height)
-    tops = [y_min - height - 3 * scale, y_min + 3 * scale, *np.arange(y_min, y_max, height + 2 * scale)[1:40]]
-    places = [(left, top, left + width, top + height) for top in (min(max(0.0, float(y)), lowest) for y in tops)]
-    chip = next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
+    pad, height = round(6 * scale), round(21 * scale)
+    letters = line(text, font(_LETTERS * scale, text))
+    if letters.width > (room := picture.shape[1] - 2 * pad):
+        letters = line(text, fitting_font(text, _LETTERS * scale, room))
+    chip = plate(height, letters.width + 2 * pad, round(5 * scale))
+    write(chip, letters, pad, height // 2)
+    place = _free_place(instance, chip.shape, picture.shape, scale, taken)
     colour = class_colour(instance.class_id)
-    draw.rounded_rectangle(chip, radius=5 * scale, fill=colour)
-    middle = (chip[0] + 6 * scale, (chip[1] + chip[3]) / 2)
-    draw.text(middle, text, font=letters, fill=_ink_on(colour), anchor="lm")
-    return chip
+    lay(picture, chip, place[0], place[1], lettered(colour, _ink_on(colour)))
+    return place
 
 
-def _draw_legend(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, segmentation: Segmentation, scale: float
-) -> Box | None:
+def _free_place(
+    instance: Instance, chip: tuple[int, ...], picture: tuple[int, ...], scale: float, taken: Sequence[Box]
+) -> Box:
+    """Where a chip of that shape covers no other: above the box, or in it, row by row; above it where all is taken."""
+    x_min, y_min, _, y_max = instance.box_xyxy
+    height, width = chip
+    left, lowest = max(0, min(round(x_min), picture[1] - width)), max(0, picture[0] - height)
+
+    def place(top: float) -> Box:
+        inside = min(max(0, round(top)), lowest)
+        return left, inside, left + width, inside + height
+
+    pitch = height + 2 * scale
+    rows = range(1, 1 + min(_ROWS, int((y_max - y_min) / pitch)))
+    tops = chain((y_min - height - 3 * scale, y_min + 3 * scale), (y_min + row * pitch for row in rows))
+    free = (there for there in map(place, tops) if not any(_overlap(there, other) for other in taken))
+    return next(free, place(y_min - height - 3 * scale))
+
+
+def _draw_legend(picture: Pixels, segmentation: Segmentation, scale: float) -> Box | None:
     """Draws the panel at the bottom left, if the image has room for it; returns where it is."""
-    rows, size = _legend_rows(segmentation), canvas.size
-    letters = font(15 * scale, "".join(name for _, name, _ in rows))
-    line, margin, swatch = 22 * scale, 10 * scale, 13 * scale
-    names = max(draw.textlength(name, font=letters) for _, name, _ in rows) + swatch + 3 * margin
-    width = names + max(draw.textlength(share, font=letters) for _, _, share in rows) + margin
-    height = line * len(rows) + margin
-    if width + 2 * margin > size[0] or height + 2 * margin > size[1]:
+    texts = _legend_rows(segmentation)
+    of = font(_LETTERS * scale, "".join(name for _, name, _ in texts))
+    rows = [(colour, line(name, of), line(share, of)) for colour, name, share in texts]
+    pitch, margin, swatch = round(22 * scale), round(10 * scale), round(13 * scale)
+    indent = margin + swatch + round(8 * scale)
+    width = (
+        indent + max(name.width for _, name, _ in rows) + max(share.width for _, _, share in rows) + round(22 * scale)
+    )
+    height = pitch * len(rows) + margin
+    left, top = margin, picture.shape[0] - margin - height
+    if left + width + margin > picture.shape[1] or top < margin:
         return None
-    panel = (margin, size[1] - margin - height, margin + width, size[1] - margin)
-    shade = Image.new("L", (round(width), round(height)))
-    ImageDraw.Draw(shade).rounded_rectangle((0, 0, width - 1, height - 1), radius=7 * scale, fill=190)
-    canvas.paste(_INK, (round(panel[0]), round(panel[1])), shade)
-    for row, (colour, name, share) in enumerate(rows):
-        middle = panel[1] + margin / 2 + line * (row + 0.5)
-        left = panel[0] + margin
+    panel = plate(height, width, round(7 * scale))
+    middles = range((margin + pitch) // 2, height, pitch)[: len(rows)]
+    for (_, name, share), middle in zip(rows, middles, strict=True):
+        write(panel, name, indent, middle)
+        write(panel, share, width - margin - share.width, middle)
+    lay(picture, panel, left, top, lettered(_INK, _PAPER, _SHADE))
+    for (colour, _, _), middle in zip(rows, middles, strict=True):
         if colour:
-            square = (left, middle - swatch / 2, left + swatch, middle + swatch / 2)
-            draw.rounded_rectangle(square, radius=3 * scale, fill=colour)
-        draw.text((left + swatch + margin * 0.8, middle), name, font=letters, fill=_PAPER, anchor="lm")
-        draw.text((panel[2] - margin, middle), share, font=letters, fill=_PAPER, anchor="rm")
-    return panel
+            square = plate(swatch, swatch, round(3 * scale))
+            lay(picture, square, left + margin, top + middle - swatch // 2, lettered(colour, _PAPER))
+    return left, top, left + width, top + height
 
 
 def _legend_rows(segmentation: Segmentation) -> list[tuple[Rgb | None, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskserve.imaging import letters, paint
 from maskserve.imaging.masks import coverage, encode_rle
 from maskserve.imaging.overlay import class_colour, draw_overlay, encode_picture, side_by_side
 from maskserve.protos.types import Instance, ModelInfo, Segmentation
@@ -72,6 +74,41 @@ def test_a_masks_outline_is_drawn_along_its_edge() -> None:
     assert cv2.dilate(drawn.astype(np.uint8), np.ones((3, 3)))[edge].mean() > 0.99
     far = cv2.dilate(edge.astype(np.uint8), np.ones((13, 13))) == 0
     assert not drawn[300:][far[300:]].any()
+
+
+def test_thin_masks_and_dots_are_drawn() -> None:
+    """What is thinner than the outline is all outline: every pixel of it has the class's colour."""
+    size = (600, 800)
+    thin = np.zeros(size, np.uint8)
+    cv2.line(thin, (100, 550), (700, 350), 1, 1)
+    thin[400, 50] = 1
+    found = Instance(2, "", 0.9, (50, 350, 701, 551), int(thin.sum()), encode_rle(thin.astype(bool)))
+    answered = Segmentation(size, (found,), coverage([found], size, [""]), ModelInfo("m", "1.0", "resnet50"))
+    picture = draw_overlay(grey(size), answered, legend=False, scores=False)
+    assert np.abs(picture[thin > 0].astype(int) - class_colour(2)).sum(axis=1).max() < 60
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    """Three instances of one place have three labels of one size."""
+    size = (600, 800)
+    box = (200.0, 200.0, 500.0, 500.0)
+    instances = tuple(Instance(index, "ab", 0.9, box, 0, None) for index in range(3))
+    answered = Segmentation(size, instances, coverage(instances, size, ["ab"]), ModelInfo("m", "1.0", "resnet50"))
+    picture = draw_overlay(grey(size), answered, legend=False)
+    plates = [(picture == class_colour(index)).all(axis=2)[170:300, 210:240].sum() for index in range(3)]
+    assert min(plates) > 400
+
+
+def test_pictures_drawn_at_the_same_time_are_the_same() -> None:
+    """Letters and colours are shared between threads."""
+    segmentation = answer((300, 400), count=4)
+    alone = draw_overlay(grey((300, 400)), segmentation)
+    line_cache, tables = letters._rendered, paint.lettered
+    line_cache.cache_clear()
+    tables.cache_clear()
+    with ThreadPoolExecutor(8) as threads:
+        pictures = list(threads.map(lambda _: draw_overlay(grey((300, 400)), segmentation), range(32)))
+    assert all((picture == alone).all() for picture in pictures)
 
 
 def test_the_legend_can_be_left_out() -> None:
