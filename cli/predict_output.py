@@ -189,9 +189,9 @@ def labelme_answer(photo: Path, answer: Segmentation, folder: Path) -> bytes:
 def overlay(image: bytes, answer: Segmentation, kind: Literal["png", "jpeg"]) -> bytes:
     """The photo with its instances drawn in, as a file's bytes."""
     from maskserve.imaging.decode import decode_rgb
-    from maskserve.imaging.overlay import draw_overlay, encode_picture
+    from maskserve.imaging.overlay import paint_overlay, encode_picture
 
-    return encode_picture(draw_overlay(decode_rgb(image), answer), kind)
+    return encode_picture(paint_overlay(decode_rgb(image), answer), kind)
 
 
 def _write(path: Path, content: bytes) -> None:

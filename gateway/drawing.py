@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from maskserve.gateway import problems
 from maskserve.gateway.dispatch import Answer
 from maskserve.imaging.decode import decode_rgb
-from maskserve.imaging.overlay import draw_overlay, encode_picture, side_by_side
+from maskserve.imaging.overlay import paint_overlay, encode_picture, side_by_side
 
 PictureFormat = Literal["png", "jpeg"]
 _PANEL_PX = 1600
@@ -34,14 +34,14 @@ class Easel:
     def overlay(self, photo: bytes, answer: Answer, kind: PictureFormat, deadline: float) -> bytes:
         """The photo with the answer's instances drawn in, as a file. Raises RequestError, Problem (503)."""
         with self._place(answer.arm, deadline):
-            return encode_picture(draw_overlay(decode_rgb(photo), answer.segmentation), kind)
+            return encode_picture(paint_overlay(decode_rgb(photo), answer.segmentation), kind)
 
     def comparison(self, photo: bytes, left: Answer, right: Answer, kind: PictureFormat, deadline: float) -> bytes:
         """Both overlays beside each other under their arms' names, as a file. Raises as `overlay`."""
         with self._place(left.arm, deadline):
             # each overlay has the photo to itself and is shrunk before the next is drawn: less memory for large photos
             panels = [
-                (*_caption(one), _fit(draw_overlay(decode_rgb(photo), one.segmentation))) for one in (left, right)
+                (*_caption(one), _fit(paint_overlay(decode_rgb(photo), one.segmentation))) for one in (left, right)
             ]
             return encode_picture(side_by_side(panels), kind)
 

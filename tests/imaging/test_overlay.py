@@ -15,7 +15,7 @@ from PIL import Image
 
 from maskserve.imaging import letters, paint
 from maskserve.imaging.masks import coverage, encode_rle
-from maskserve.imaging.overlay import class_colour, draw_overlay, encode_picture, side_by_side
+from maskserve.imaging.overlay import class_colour, draw_overlay, encode_picture, paint_overlay, side_by_side
 from maskserve.protos.types import Instance, ModelInfo, Segmentation
 
 
@@ -57,6 +57,14 @@ def test_masks_are_tinted_and_the_rest_is_untouched() -> None:
     inside = picture[220, 80].astype(int)
     assert np.abs(inside - class_colour(0)).sum() < np.abs(128 - np.array(class_colour(0))).sum()
     np.testing.assert_array_equal(picture[400:, :], grey(size)[400:, :])
+
+
+def test_a_picture_can_be_painted_in_place() -> None:
+    segmentation, picture = answer((60, 80)), grey((60, 80))
+    expected = draw_overlay(picture, segmentation)
+    assert np.array_equal(picture, grey((60, 80)))
+    assert paint_overlay(picture, segmentation) is picture
+    assert np.array_equal(picture, expected)
 
 
 def test_a_masks_outline_is_drawn_along_its_edge() -> None:
@@ -169,11 +177,14 @@ def test_side_by_side_shrinks_large_pictures() -> None:
     assert max(side_by_side([("a", "x" * 500, big), ("b", "", big)]).shape) < 3400
 
 
+@pytest.mark.parametrize("writeable", [True, False])
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_pictures_are_files_of_their_kind(kind: str) -> None:
+def test_pictures_are_files_of_their_kind(kind: str, writeable: bool) -> None:
     """The encoded picture is of the kind asked for, in RGB order."""
     red = np.full((10, 20, 3), (250, 10, 10), np.uint8)
+    red.flags.writeable = writeable
     image = Image.open(BytesIO(encode_picture(red, kind)))  # type: ignore[arg-type]
+    assert (red == (250, 10, 10)).all()
     assert image.format == kind.upper()
     assert image.size == (20, 10)
     assert image.convert("RGB").getpixel((5, 5))[0] > 240  # type: ignore[index]
