@@ -36,7 +36,7 @@ def all_groups(*, full: bool) -> list[Group]:
         *gateway.groups(),
         *gpu.groups(),
         *cold_start.groups(full=full),
-        *serving.groups(),
+        *serving.groups(full=full),
         *throughput.groups(full=full),
         *growth.groups(full=full),
     ]

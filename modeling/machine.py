@@ -1,4 +1,4 @@
-"""Cores and memory that this process may use: what the machine has, less what a container or an affinity takes away."""
+"""Cores, memory and folder that this process may use: what the machine has, less what a container or an affinity takes away."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def allowed_cores() -> int:
 def usable_memory_bytes(root: Path = Path("/")) -> int:
     """What can be taken before the machine swaps or the container is killed."""
     return min([psutil.virtual_memory().available, *map(int, _limits(root, "memory.max"))])
+
+
+def cache_folder() -> Path:
+    """`$MASKSERVE_CACHE`, or `maskserve` in the user's cache folder."""
+    named = os.environ.get("MASKSERVE_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskserve"
 
 
 def describe_machine() -> str:

@@ -2,7 +2,7 @@
 
     gradient of a cell (C,) ─▶ each pixel that the cell read: += weight of its row · weight of its column · gradient
 
-The weights are those of the forward (modeling/roi_align.py). A thread has a share of the channels, of all boxes: no
+The weights are those of the forward (`taps` of modeling/kernels.py). A thread has a share of the channels, of all boxes: no
 two write the same number, and each pixel is summed in the order of the boxes, whatever the number of threads.
 
 Shape shorthand: R boxes, S side of the output in cells, C channels, B images of H × W px of a level.
@@ -20,7 +20,8 @@ from detectron2.layers import ROIAlign
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from maskserve.modeling.roi_align import ChannelsLastPooler, boxes_and_images, run_at_once, taps
+from maskserve.modeling import compiled
+from maskserve.modeling.roi_align import ChannelsLastPooler, boxes_and_images, run_at_once
 
 FEWEST_CHANNELS = 16
 """A thread's share: a cache line of float32, so that no two threads write to the same one."""
@@ -72,35 +73,4 @@ def _spread(cells: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, place
         (cells.numpy(), images.numpy(), scaled, ratio, places.numpy(), pixels.numpy(), *edge)
         for edge in pairwise(edges)
     ]
-    run_at_once(_kernel(), calls)
-
-
-@cache
-def _kernel() -> Callable[..., None]:
-    """The compiled kernel; it gives Python's lock free while it runs."""
-    import numba
-
-    compile_ = numba.njit(nogil=True, fastmath={"reassoc", "contract"})
-    along = compile_(taps)
-
-    def spread(
-        cells: Any, image_of: Any, boxes: Any, ratio: int, places: Any, pixels: Any, first: int, last: int
-    ) -> None:
-        _, height, width, _ = pixels.shape
-        side = cells.shape[1]
-        for index in range(boxes.shape[0]):
-            first_x, weight_x = along(boxes[index, 0], boxes[index, 2], side, ratio, width)
-            first_y, weight_y = along(boxes[index, 1], boxes[index, 3], side, ratio, height)
-            for cell_y in range(side):
-                for cell_x in range(side):
-                    cell = cells[places[index], cell_y, cell_x, first:last]
-                    for row in range(weight_y.shape[1]):
-                        for column in range(weight_x.shape[1]):
-                            weight = weight_y[cell_y, row] * weight_x[cell_x, column]
-                            if weight == 0:
-                                continue
-                            pixel = pixels[image_of[index], first_y[cell_y] + row, first_x[cell_x] + column, first:last]
-                            for channel in range(cell.shape[0]):
-                                pixel[channel] += weight * cell[channel]
-
-    return compile_(spread)
+    run_at_once(compiled.kernels().spread, calls)

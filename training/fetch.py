@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from maskserve.modeling.machine import cache_folder
 from maskserve.protos.errors import ConfigError
 
 CONNECT_TIMEOUT_S = 3.0
@@ -27,14 +28,6 @@ READ_TIMEOUT_S = 20.0
 CHUNK_BYTES = 1 << 20
 HTTPS_PORT = 443
 NAME_CHECKSUM = re.compile(r"[-_]([0-9a-f]{6,})\.\w+$")
-
-
-def cache_folder() -> Path:
-    """`$MASKSERVE_CACHE`, or `maskserve` in the user's cache folder."""
-    named = os.environ.get("MASKSERVE_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskserve"
 
 
 def fetch(url: str, *, deadline_s: float, on_bytes: Callable[[int, int], None] = lambda _done, _total: None) -> Path:

@@ -1,8 +1,9 @@
 """Over HTTP at saturation: photos a second and latency, several clients at once.
 
 Our archives run in the layout that `maskserve package --tune throughput` measures to be best for int8 (fp32 where there
-is no int8), as docs/serving.md tells those who want throughput; the stock TorchServe has a worker for each core,
-LitServe one.
+is no int8), as docs/serving.md tells those who want throughput. The short run spares itself the minutes of tuning and takes
+what that chose on two cores: a worker with one thread for each, four photos at a time. The stock TorchServe has a worker
+for each core, LitServe one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks.rows.served import (
     serving,
     split_possible,
 )
+from maskserve.modeling.machine import usable_cores
 from maskserve.training.layouts import Layout
 
 CONCURRENCY = 4
@@ -65,7 +67,7 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
 def _throughput(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
     backbone, size, _ = Arm.of(claims[0])
     arms = list(dict.fromkeys(map(Arm.of, claims)))
-    layout = _tuned(bench, arms[-1])
+    layout = _tuned(bench, arms[-1]) if bench.full else Layout(usable_cores(), 1, 4)
     with ExitStack() as stack:
         address = stack.enter_context(serving(bench, f"load-{backbone}-{size}", dict.fromkeys(arms, layout)))
         running = Running(bench, address, stack)
@@ -97,7 +99,7 @@ def _row(claim: Claim, turns: Mapping[str, Sequence[Load]], layout: Layout) -> R
     if any(load.shed for load in ours):
         return failed(claim, f"maskserve refused {sum(load.shed for load in ours)} requests")
     batch = f" in batches of {layout.batch_size}" if layout.batch_size > 1 else ""
-    note = f"{REQUESTS} requests a round; ours tuned: workers × threads {layout.workers} × {layout.threads}{batch}"
+    note = f"{REQUESTS} requests a round; ours: workers × threads {layout.workers} × {layout.threads}{batch}"
     if not claim.name.endswith(".p99"):
         theirs, own = (tuple(1000 / load.rate for load in loads) for loads in (peer, ours))
         return ratio_row(claim, theirs, own, (claim.against, OURS), f"ms a request; {note}")

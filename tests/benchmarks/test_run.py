@@ -228,7 +228,7 @@ def test_both_precisions_are_compared_with_the_same_turns_of_a_peer(
     monkeypatch.setattr(throughput, "_tuned", lambda _bench, arm: Layout(2, 1, 2 if arm.precision == "int8" else 1))
     monkeypatch.setattr(served.Running, "peer", lambda _self, name, *_model: Post(name, b"", ""))
     (group,) = throughput.groups(full=False)
-    made = Bench(tmp_path, rounds=2, full=False)
+    made = Bench(tmp_path, rounds=2, full=True)
     made.__dict__["photo"] = Path(__file__)
     rows = {row.claim.name: row for row in measure([group], made)}
     assert len(asked) == 4 * 3  # two arms and two peers; a warm-up and two rounds
@@ -242,7 +242,7 @@ def test_both_precisions_are_compared_with_the_same_turns_of_a_peer(
 def test_an_arm_that_this_machine_cannot_serve_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others of its peers are measured."""
     monkeypatch.setattr(served, "why_not", lambda precision: "no OpenVINO" if precision == "int8" else "")
-    claims = [*serving.groups()[0].claims[-4:], *throughput.groups(full=True)[0].claims]
+    claims = [*serving.groups(full=True)[0].claims[-4:], *throughput.groups(full=True)[0].claims]
     possible, others = served.split_possible(claims)
     assert {served.Arm.of(claim).precision for claim in possible} == {"fp32"}
     assert {row.problem for row in others} == {"not measured: no OpenVINO"}

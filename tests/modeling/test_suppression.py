@@ -54,6 +54,6 @@ def test_nothing_is_kept_of_nothing() -> None:
 def test_without_numba_torchvision_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes, scores, own = scene(1500, 5, 300)
     with_numba = suppression.suppress(boxes, scores, own, 0.7, 200)
-    monkeypatch.setattr(suppression, "find_spec", lambda _name: None)
-    monkeypatch.setattr(suppression, "_kernel", None)
+    monkeypatch.setattr(suppression.compiled, "is_there", lambda: False)
+    monkeypatch.setattr(suppression.compiled, "kernels", None)
     assert suppression.suppress(boxes, scores, own, 0.7, 200).tolist() == with_numba.tolist()

@@ -1,0 +1,53 @@
+"""The compiled kernels, from a path that outlives the archive.
+
+    kernels.py ─▶ a copy in the user's cache folder, named by its hash ─▶ numba keeps what it compiled beside it
+
+numba finds its compiled code by the path of the source, and TorchServe unpacks an archive to another path each time: every
+worker would compile for seconds what the last one compiled already. Where nothing can be written, they do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+from maskserve.modeling.machine import cache_folder
+
+_SOURCE = Path(__file__).with_name("kernels.py")
+
+
+def is_there() -> bool:
+    """Whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@cache
+def kernels() -> ModuleType:
+    """The module `maskserve.modeling.kernels`; each kernel is compiled, or read, when it is first called."""
+    spec = importlib.util.spec_from_file_location("maskserve_kernels", _lasting_copy())
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # compiled code that is read from a file asks for it by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def _lasting_copy() -> Path:
+    """A file with the same source, or that one where the cache folder cannot be written."""
+    source = _SOURCE.read_bytes()
+    target = cache_folder() / f"kernels-{sha256(source).hexdigest()[:16]}" / _SOURCE.name
+    if not target.is_file():
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.{os.getpid()}")
+            partial.write_bytes(source)
+            partial.replace(target)  # several workers may start at the same time
+        except OSError:
+            return _SOURCE
+    return target

@@ -1,0 +1,153 @@
+"""Loops that numba compiles to machine code: ROIAlign both ways, suppression. Loaded by `maskserve.modeling.compiled`.
+
+They give Python's lock free while they run. Compiled code is kept beside this file, where it may be written.
+
+ROIAlign (He et al., "Mask R-CNN", 2017, section 3) averages bilinear samples in each cell of a box. Bilinear weights
+are a product of a weight in y and one in x, and so is their sum over a regular grid of samples: so it is enough to
+know, for each row and each column that a cell's samples touch, the sum of its weights. That is a quarter of the reads.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+_compiled = partial(numba.njit, nogil=True, cache=os.access(Path(__file__).parent, os.W_OK))
+# "reassoc" and "contract" allow vectors and fused multiply-adds; infinities and NaN keep their meaning
+_calculating = partial(_compiled, fastmath={"reassoc", "contract"})
+
+
+def _taps(start: Any, stop: Any, cells: int, ratio: int, length: int) -> Any:
+    """(first pixel of each cell (S,), weights of the pixels from there on (S, K)) along one axis.
+
+    As torchvision's kernel has it: samples further than a pixel outside count 0, others are moved to the edge; without
+    a sampling ratio there is one sample a pixel, rounded up.
+    """
+    cell = (stop - start) / np.float32(cells)
+    samples = ratio if ratio > 0 else int(np.ceil(cell))
+    # one more than the samples can touch, since a place may be rounded up
+    reach = 3 if samples < 2 else int(np.ceil((samples - 1) * cell / samples)) + 3
+    first = np.zeros(cells, np.int64)
+    weights = np.zeros((cells, reach), np.float32)
+    for index in range(cells):
+        for sample in range(samples):
+            place = (
+                start + np.float32(index) * cell + (np.float32(sample) + np.float32(0.5)) * cell / np.float32(samples)
+            )
+            inside = -1.0 <= place <= length
+            place = min(max(place, np.float32(0)), np.float32(length - 1))
+            below = int(place)
+            if sample == 0:
+                first[index] = below
+            if inside:
+                upper = place - np.float32(below)
+                weights[index, below - first[index]] += (np.float32(1) - upper) / np.float32(samples)
+                if upper > 0:
+                    weights[index, below - first[index] + 1] += upper / np.float32(samples)
+    return first, weights
+
+
+taps = _calculating(_taps)
+
+
+def _store(total: Any, out: Any, halved: bool) -> None:
+    """To float32 as it is; or to uint16, as bfloat16's bits: each number's upper half, rounded to the nearest."""
+    if halved:
+        bits = total.view(np.uint32)
+        for place in range(bits.shape[0]):
+            # half of the last bit that stays, and in the middle a bit less where that bit is even
+            rounded = bits[place] + np.uint32(0x7FFF) + ((bits[place] >> np.uint32(16)) & np.uint32(1))
+            out[place] = rounded >> np.uint32(16)
+    else:
+        out[:] = total
+
+
+store = _calculating(_store)
+
+
+def _pool(pixels: Any, image_of: Any, boxes: Any, ratio: int, places: Any, target: Any, halved: bool) -> None:
+    _, height, width, channels = pixels.shape
+    side = target.shape[1]
+    total = np.empty(channels, np.float32)
+    for index in range(boxes.shape[0]):
+        first_x, weight_x = taps(boxes[index, 0], boxes[index, 2], side, ratio, width)
+        first_y, weight_y = taps(boxes[index, 1], boxes[index, 3], side, ratio, height)
+        for cell_y in range(side):
+            for cell_x in range(side):
+                total[:] = 0
+                for row in range(weight_y.shape[1]):
+                    for column in range(weight_x.shape[1]):
+                        weight = weight_y[cell_y, row] * weight_x[cell_x, column]
+                        if weight == 0:
+                            continue
+                        pixel = pixels[image_of[index], first_y[cell_y] + row, first_x[cell_x] + column]
+                        for channel in range(channels):
+                            total[channel] += weight * pixel[channel]
+                store(total, target[places[index], cell_y, cell_x], halved)
+
+
+pool = _calculating(_pool)
+
+
+def _spread(
+    cells: Any, image_of: Any, boxes: Any, ratio: int, places: Any, pixels: Any, first: int, last: int
+) -> None:
+    _, height, width, _ = pixels.shape
+    side = cells.shape[1]
+    for index in range(boxes.shape[0]):
+        first_x, weight_x = taps(boxes[index, 0], boxes[index, 2], side, ratio, width)
+        first_y, weight_y = taps(boxes[index, 1], boxes[index, 3], side, ratio, height)
+        for cell_y in range(side):
+            for cell_x in range(side):
+                cell = cells[places[index], cell_y, cell_x, first:last]
+                for row in range(weight_y.shape[1]):
+                    for column in range(weight_x.shape[1]):
+                        weight = weight_y[cell_y, row] * weight_x[cell_x, column]
+                        if weight == 0:
+                            continue
+                        pixel = pixels[image_of[index], first_y[cell_y] + row, first_x[cell_x] + column, first:last]
+                        for channel in range(cell.shape[0]):
+                            pixel[channel] += weight * cell[channel]
+
+
+spread = _calculating(_spread)
+
+
+def _first_apart(boxes: Any, groups: Any, group_count: int, threshold: float, most: int) -> Any:
+    """Places among the boxes, in their order."""
+    size = min(boxes.shape[0], most)
+    kept = np.empty((group_count, size), np.int64)
+    counts = np.zeros(group_count, np.int64)
+    chosen = np.empty(size, np.int64)
+    found = 0
+    for index in range(boxes.shape[0]):
+        if found == size:
+            break
+        group = groups[index]
+        left, top, right, bottom = boxes[index, 0], boxes[index, 1], boxes[index, 2], boxes[index, 3]
+        area = (right - left) * (bottom - top)
+        apart = True
+        for place in range(counts[group]):
+            other = kept[group, place]
+            width = min(right, boxes[other, 2]) - max(left, boxes[other, 0])
+            height = min(bottom, boxes[other, 3]) - max(top, boxes[other, 1])
+            if width > 0 and height > 0:
+                inside = width * height
+                others = (boxes[other, 2] - boxes[other, 0]) * (boxes[other, 3] - boxes[other, 1])
+                if inside / (others + area - inside) > threshold:
+                    apart = False
+                    break
+        if apart:
+            kept[group, counts[group]] = index
+            counts[group] += 1
+            chosen[found] = index
+            found += 1
+    return chosen[:found]
+
+
+first_apart = _compiled(_first_apart)

@@ -1,0 +1,42 @@
+"""Compiled kernels outlive the process, wherever the source lies; and nothing has to be writable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from maskserve.modeling import compiled
+
+SCRIPT = """
+import numpy as np
+from maskserve.modeling import compiled
+boxes = np.array([[0, 0, 10, 10], [1, 1, 10, 10], [30, 30, 40, 40]], np.float32)
+kernel = compiled.kernels().first_apart
+assert kernel(boxes, np.zeros(3, np.int64), 1, 0.5, 3).tolist() == [0, 2]
+print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
+"""
+SOURCES = Path(compiled.__file__).parents[1]
+
+
+def run(place: Path, cache: Path) -> str:
+    """(times that compiled code was found, times that it was not) of a process whose maskserve lies at `place`."""
+    shutil.copytree(SOURCES / "modeling", place / "maskserve" / "modeling")
+    shutil.copytree(SOURCES / "protos", place / "maskserve" / "protos")
+    environment = {**os.environ, "PYTHONPATH": str(place), "MASKSERVE_CACHE": str(cache)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_second_archive_finds_what_the_first_compiled(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert run(tmp_path / "first", cache) == "0 1"
+    assert run(tmp_path / "second", cache) == "1 0"
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    cache = tmp_path / "a-file"
+    cache.write_text("no folder")
+    assert run(tmp_path / "archive", cache) == "0 1"
