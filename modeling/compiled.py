@@ -2,8 +2,8 @@
 
     kernels.py ─▶ a copy in the user's cache folder, named by its hash ─▶ numba keeps what it compiled beside it
 
-numba finds its compiled code by the path of the source, and TorchServe unpacks an archive to another path each time: every
-worker would compile for seconds what the last one compiled already. Where nothing can be written, they do.
+numba finds its compiled code by the path of the source, and TorchServe unpacks an archive to another path each time:
+every worker would compile for seconds what the last one compiled already. Where nothing can be written, they do.
 """
 
 from __future__ import annotations

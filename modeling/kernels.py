@@ -17,9 +17,9 @@ from typing import Any
 import numba
 import numpy as np
 
-_compiled = partial(numba.njit, nogil=True, cache=os.access(Path(__file__).parent, os.W_OK))
+_compiled: Any = partial(numba.njit, nogil=True, cache=os.access(Path(__file__).parent, os.W_OK))
 # "reassoc" and "contract" allow vectors and fused multiply-adds; infinities and NaN keep their meaning
-_calculating = partial(_compiled, fastmath={"reassoc", "contract"})
+_calculating: Any = partial(_compiled, fastmath={"reassoc", "contract"})
 
 
 def _taps(start: Any, stop: Any, cells: int, ratio: int, length: int) -> Any:
@@ -94,9 +94,7 @@ def _pool(pixels: Any, image_of: Any, boxes: Any, ratio: int, places: Any, targe
 pool = _calculating(_pool)
 
 
-def _spread(
-    cells: Any, image_of: Any, boxes: Any, ratio: int, places: Any, pixels: Any, first: int, last: int
-) -> None:
+def _spread(cells: Any, image_of: Any, boxes: Any, ratio: int, places: Any, pixels: Any, first: int, last: int) -> None:
     _, height, width, _ = pixels.shape
     side = cells.shape[1]
     for index in range(boxes.shape[0]):

@@ -1,4 +1,4 @@
-"""Cores, memory and folder that this process may use: what the machine has, less what a container or an affinity takes away."""
+"""Cores, memory and folder that a process may use: what is there, less what a container or an affinity takes away."""
 
 from __future__ import annotations
 

@@ -2,16 +2,14 @@
 
     gradient of a cell (C,) ─▶ each pixel that the cell read: += weight of its row · weight of its column · gradient
 
-The weights are those of the forward (`taps` of modeling/kernels.py). A thread has a share of the channels, of all boxes: no
-two write the same number, and each pixel is summed in the order of the boxes, whatever the number of threads.
+The weights are those of the forward (`taps` of modeling/kernels.py). A thread has a share of the channels, of all
+boxes: no two write the same number, and each pixel is summed in the order of the boxes, whatever the number of threads.
 
 Shape shorthand: R boxes, S side of the output in cells, C channels, B images of H × W px of a level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from typing import Any
 

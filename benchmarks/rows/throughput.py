@@ -1,9 +1,9 @@
 """Over HTTP at saturation: photos a second and latency, several clients at once.
 
 Our archives run in the layout that `maskserve package --tune throughput` measures to be best for int8 (fp32 where there
-is no int8), as docs/serving.md tells those who want throughput. The short run spares itself the minutes of tuning and takes
-what that chose on two cores: a worker with one thread for each, four photos at a time. The stock TorchServe has a worker
-for each core, LitServe one.
+is no int8), as docs/serving.md tells those who want throughput. The short run spares itself the minutes of tuning and
+takes what that chose on two cores: a worker with one thread for each, four photos at a time. The stock TorchServe has a
+worker for each core, LitServe one.
 """
 
 from __future__ import annotations
