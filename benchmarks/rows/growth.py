@@ -67,11 +67,15 @@ def _pair(*, profiled: bool = False, **arguments: Any) -> dict[str, Subject]:
     """Both sides on the same run and photo."""
     sides: dict[str, tuple[str, dict[str, Any]]] = {
         STOCK: ("benchmarks.peers.predictor:segment_to_rle", {}),
-        OURS: ("benchmarks.ours.predictor:segment", {"precision": best_precision()}),
+        _ours(): ("benchmarks.ours.predictor:segment", {"precision": best_precision()}),
     }
     if profiled:
         sides = {name: ("benchmarks.profile:step", {"profiled": side, **more}) for name, (side, more) in sides.items()}
     return {name: Subject(side, **more, **arguments) for name, (side, more) in sides.items()}
+
+
+def _ours() -> str:
+    return f"{OURS} {best_precision()}"
 
 
 def _stages(bench: Bench) -> Stages:
@@ -86,7 +90,7 @@ def _stages(bench: Bench) -> Stages:
 
 def _by_model(what: str, values: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:
     """Median ms, {side: {value: ms}}."""
-    found: dict[str, dict[str, float]] = {STOCK: {}, OURS: {}}
+    found: dict[str, dict[str, float]] = {STOCK: {}, _ours(): {}}
     for value in values:
         size, instances = (value, models.INSTANCES) if what == "size" else (INSTANCES_SIZE, value)
         title = f"{what} {value}"
