@@ -4,7 +4,7 @@
     jpeg.py     bytes ─▶ number of scans: some JPEGs are made to be slow
     decode.py   bytes ─▶ RGB pixels, upright
     masks.py    mask probabilities ─▶ COCO RLE ◀─▶ pixels, polygons; coverage
-    fonts.py    letters for pictures
+    fonts.py    fonts for pictures; letters.py renders what recurs, paint.py lays it on
     overlay.py  pixels + answer ─▶ a picture for people
 
 Every coordinate, size and mask is of the image after its EXIF orientation was applied. Imports no torch.

@@ -11,7 +11,8 @@ answer.py        instances ─▶ the contract's Segmentation
 
 loading.py             config, weights ─▶ a network, without initialising what is overwritten
 process.py             how a process that answers photos is set up
-machine.py             cores and memory that this process may use
+machine.py             cores, memory and folder that it may use
+compiled.py            loops that numba compiles (kernels.py): ROIAlign (roi_align.py), suppression.py
 torchvision_import.py  keeps torch's compiler out of a worker
 """
 

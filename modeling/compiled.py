@@ -21,8 +21,9 @@ from maskserve.modeling.machine import cache_folder
 _SOURCE = Path(__file__).with_name("kernels.py")
 
 
+@cache
 def is_there() -> bool:
-    """Whether numba is installed."""
+    """Whether numba is installed: looked for once, for it is asked with every photo."""
     return importlib.util.find_spec("numba") is not None
 
 
@@ -41,13 +42,13 @@ def kernels() -> ModuleType:
 def _lasting_copy() -> Path:
     """A file with the same source, or that one where the cache folder cannot be written."""
     source = _SOURCE.read_bytes()
-    target = cache_folder() / f"kernels-{sha256(source).hexdigest()[:16]}" / _SOURCE.name
-    if not target.is_file():
-        try:
+    try:
+        target = cache_folder() / f"kernels-{sha256(source).hexdigest()[:16]}" / _SOURCE.name
+        if not target.is_file():
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.{os.getpid()}")
             partial.write_bytes(source)
             partial.replace(target)  # several workers may start at the same time
-        except OSError:
-            return _SOURCE
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home, as containers have them
+        return _SOURCE
     return target

@@ -29,7 +29,7 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, mo
         groups: int64 (N,), from 0: the level or the class of each box.
         threshold: an overlap (intersection over union) above it is one too many.
     """
-    if boxes.is_cuda or not compiled.is_there():
+    if boxes.device.type != "cpu" or not compiled.is_there():
         return batched_nms(boxes, scores, groups, threshold)[:most]
     order = scores.argsort(descending=True, stable=True)
     best_first, own_groups = boxes[order].numpy(), groups[order].numpy()

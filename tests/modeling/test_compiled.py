@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from maskserve.modeling import compiled
 
 SCRIPT = """
@@ -40,3 +42,11 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     cache = tmp_path / "a-file"
     cache.write_text("no folder")
     assert run(tmp_path / "archive", cache) == "0 1"
+
+
+def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compiled, "cache_folder", homeless)
+    assert compiled._lasting_copy() == compiled._SOURCE
