@@ -1,15 +1,20 @@
-"""The trunk on OpenVINO: convolutions in int8, or in float32 for what was left in it.
+"""The trunk on OpenVINO: convolutions in int8; what is left in float, in bfloat16 where the CPU has it.
 
-    trunk.xml + trunk.bin ─▶ compiled for this CPU ─▶ pixels ─▶ TrunkOutput, of the same form as torch's
+    trunk.xml + trunk.bin ─▶ compiled for this CPU and a size ─▶ pixels ─▶ TrunkOutput, of the same form as torch's
 
 The model's input and outputs are NHWC and named by `feature_name`, `logits_name` and `deltas_name`
 (`maskserve.training.quantize` writes them so), and NHWC is channels last in memory: no tensor is copied on its way in
-or out. The graph is data, read without running code of it. Height, width and batch are free.
+or out. The graph is data, read without running code of it.
+
+Its height, width and batch are free, but it is compiled for one size at a time: compiled once for all of them, int8 on
+a CPU with AMX ends the process at some sizes (OpenVINO's issue 37577), and takes longer at the others. That costs about
+a second for each size, so the predictor pads photos to few of them (`LONG_STRIDE`).
 """
 
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,10 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.trunk import TrunkOutput
 from maskserve.protos.errors import ConfigError
 
 TRUNK_FILES = ("trunk.bin", "trunk.xml")
+LONG_STRIDE = 128
+"""px: of what the longer side of a photo is padded to a multiple. 608 × 608…1066 px has five sizes either way up."""
+SIZES_KEPT = 10
+"""Compiled ones, each with its own activations in memory: 80 MB of MobileNetV2, 170 MB of ResNet-50 at 608 px."""
 _FEATURE, _LOGITS, _DELTAS = "feature/", "logits/", "deltas/"
 
 
@@ -41,35 +51,52 @@ class OpenVinoTrunk:
         for file in (path, path.with_suffix(".bin")):
             if not file.is_file():
                 raise ConfigError(f"{file}: no such file; make it anew: `maskserve package --precision int8`")
-        settings = {
+        self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             # Pinned threads of two workers would share the first cores and leave the others idle
             "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if has_fast_bfloat16("cpu") else "f32",
+            # its compiler ends the process at some networks with group norm, and was not seen to make any faster
+            "SNIPPETS_MODE": "DISABLE",
         }
+        self._core = openvino.Core()
         try:
-            core = openvino.Core()
-            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+            self._model = self._core.read_model(path)
         except RuntimeError as error:
             last = (str(error).strip().splitlines() or ["no reason given"])[-1]
             raise ConfigError(f"{path}: OpenVINO cannot load it: {last}") from error
-        names = [str(output.any_name) for output in compiled.outputs]
+        names = [str(output.any_name) for output in self._model.outputs]
         if {name.partition("/")[0] + "/" for name in names} != {_FEATURE, _LOGITS, _DELTAS}:
             raise ConfigError(f"{path}: no trunk of `maskserve package`: its outputs are {', '.join(names)}")
         self._names = names
-        self._request = compiled.create_infer_request()
+        self._request = lru_cache(SIZES_KEPT)(self._compiled)
 
     def __call__(self, pixels: Tensor) -> TrunkOutput:
         """See `maskserve.modeling.trunk.Trunk`."""
-        nhwc = pixels.permute(0, 2, 3, 1).contiguous().numpy()
-        found = self._request.infer({0: nhwc}, share_inputs=True, share_outputs=True)
-        outputs = {name: torch.from_numpy(found[place]).permute(0, 3, 1, 2) for place, name in enumerate(self._names)}
+        nhwc = pixels.permute(0, 2, 3, 1).contiguous()
+        images = nhwc.split(1)
+        # one at a time: batches would be further sizes, and are no faster on a CPU
+        found = [self._infer(image, shared=len(images) == 1) for image in images]
+        places = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True)]
+        outputs = {name: place.permute(0, 3, 1, 2) for name, place in zip(self._names, places, strict=True)}
         return TrunkOutput(
             {name.removeprefix(_FEATURE): value for name, value in outputs.items() if name.startswith(_FEATURE)},
             [value for name, value in outputs.items() if name.startswith(_LOGITS)],
             [value for name, value in outputs.items() if name.startswith(_DELTAS)],
         )
+
+    def _infer(self, nhwc: Tensor, *, shared: bool) -> list[Tensor]:
+        """All outputs of one image, NHWC; shared: in the memory of its size's request."""
+        request = self._request(tuple(nhwc.shape))
+        found = request.infer({0: nhwc.numpy()}, share_inputs=True, share_outputs=shared)
+        return [torch.from_numpy(found[place]) for place in range(len(self._names))]
+
+    def _compiled(self, shape: tuple[int, ...]) -> Any:
+        """An inference request for inputs of that shape."""
+        model = self._model.clone()
+        model.reshape(list(shape))
+        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
 
 
 def output_names(features: list[str], levels: int) -> list[str]:

@@ -29,7 +29,7 @@ from maskserve.modeling.device import Precision, has_fast_bfloat16, pick_device
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.heads import prepare_heads
 from maskserve.modeling.loading import load_network
-from maskserve.modeling.openvino_trunk import OpenVinoTrunk
+from maskserve.modeling.openvino_trunk import LONG_STRIDE, OpenVinoTrunk
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.resize import resize
 from maskserve.modeling.trunk import TorchTrunk, Trunk
@@ -103,7 +103,8 @@ class Predictor:
         dtype = _dtype(precision)
         self._device: torch.device = model.device
         self._mean, self._std = (value.flatten().cpu() for value in (model.pixel_mean, model.pixel_std))
-        self._stride = max(1, model.backbone.size_divisibility)
+        stride = max(1, model.backbone.size_divisibility)
+        self._strides = (stride, LONG_STRIDE if precision == "int8" else stride)
         self.trunk: Trunk = _int8_trunk(trunk) if precision == "int8" else TorchTrunk(model).to(dtype)
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
         prepare_heads(self._heads, dtype, self._device)
@@ -152,7 +153,7 @@ class Predictor:
         """
         shown = [resize(image, self.network_size(size), size) for image, size in zip(images, sizes, strict=True)]
         inner_sizes = [_size(image) for image in shown]
-        height, width = (-(-max(sides) // self._stride) * self._stride for sides in zip(*inner_sizes, strict=True))
+        height, width = padded_size(inner_sizes, *self._strides)
         batch = torch.zeros(len(shown), height, width, 3)
         for place, image in zip(batch, shown, strict=True):
             if self.cfg.INPUT.FORMAT == "BGR":
@@ -172,6 +173,13 @@ def network_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
     height, width = size
     scale = min(min_size / min(height, width), max_size / max(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def padded_size(sizes: Sequence[tuple[int, int]], stride: int, long_stride: int) -> tuple[int, int]:
+    """(height, width) that holds images of all `sizes`: multiples of `stride`, the longer one of `long_stride`."""
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    strides = (long_stride, stride) if height > width else (stride, long_stride)
+    return -(-height // strides[0]) * strides[0], -(-width // strides[1]) * strides[1]
 
 
 def _dtype(precision: Precision) -> torch.dtype:

@@ -5,6 +5,9 @@
 Post-training quantisation: weights per channel, activations per tensor, symmetric but for activations that have both
 signs (NNCF's preset MIXED), then the means of each layer are corrected on the same photos. Nothing is trained. The same
 weights and photos give the same bytes.
+
+A backbone with depthwise convolutions stays in float: in int8 the errors of its many thin layers add up to a fifth of
+the features and cost four points of AP, and it is a seventh of the network's FLOPs (docs/precision.md).
 """
 
 from __future__ import annotations
@@ -129,7 +132,20 @@ def _quantised(model: Any, photos: Sequence[Tensor], on_photo: Callable[[], None
             nncf.Dataset(photos, pixels),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(photos),
+            ignored_scope=nncf.IgnoredScope(names=_sensitive(model)),
         )
+
+
+def _sensitive(model: Any) -> list[str]:
+    """The convolutions that int8 is not for: all of a backbone that has depthwise ones."""
+    kinds = {
+        operation.get_friendly_name(): operation.get_type_name()
+        for operation in model.get_ordered_ops()
+        if "bottom_up" in operation.get_friendly_name()
+    }
+    if "GroupConvolution" not in kinds.values():
+        return []
+    return [name for name, kind in kinds.items() if kind in ("Convolution", "GroupConvolution")]
 
 
 def _load_nncf() -> Any:

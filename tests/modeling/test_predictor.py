@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 
 from maskserve.modeling.loading import load_state_dict
-from maskserve.modeling.predictor import Predictor, network_size, resize
+from maskserve.modeling.predictor import Predictor, network_size, padded_size, resize
 from maskserve.protos.errors import ConfigError
 
 CLASSES = ("giant panda", "red panda")
@@ -93,6 +93,15 @@ def test_the_network_s_size_follows_detectron2_but_never_falls_below_one_pixel()
         assert network_size(size, 128, 256) == theirs.shape[:2]
         assert np.abs(resize(image, theirs.shape[:2]).astype(int) - theirs).max() <= 1
     assert network_size((1, 50_000), 128, 256) == (1, 256)
+
+
+def test_the_longer_side_is_padded_to_few_sizes():
+    """The shorter one as little as the network allows; a batch to what holds all of it."""
+    assert padded_size([(608, 811)], 32, 128) == (608, 896)
+    assert padded_size([(811, 608)], 32, 128) == (896, 608)
+    assert padded_size([(600, 600)], 32, 128) == (608, 640)
+    assert padded_size([(608, 811), (811, 608)], 32, 128) == (832, 896)
+    assert padded_size([(608, 811)], 32, 32) == (608, 832)
 
 
 def test_wrong_class_counts_are_refused(small_cfg: CfgNode, random_state: State):

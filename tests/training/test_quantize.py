@@ -19,7 +19,7 @@ from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import TorchTrunk, TrunkOutput
 from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
-from maskserve.training.quantize import calibration_pixels, to_openvino, write, write_int8_trunk
+from maskserve.training.quantize import _sensitive, calibration_pixels, to_openvino, write, write_int8_trunk
 from tests.modeling.test_fast_path import CLASSES, NETWORKS, network
 
 SHAPES = ((1, 64, 96), (1, 96, 160), (2, 160, 128), (1, 64, 96))
@@ -59,8 +59,9 @@ def int8(predictor: Predictor, records: list[dict[str, Any]], tmp_path_factory: 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.inference_mode()
-def test_in_float32_openvino_calculates_what_torch_does(name: str, tmp_path: Path):
+def test_in_float32_openvino_calculates_what_torch_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """For each kind of network and batches of several shapes; channels last as they come."""
+    monkeypatch.setattr(openvino_trunk, "has_fast_bfloat16", lambda _device: False)
     _, model = network(*NETWORKS[name])
     prepare(model)
     theirs = TorchTrunk(model)
@@ -81,6 +82,14 @@ def test_int8_stays_close_on_photos_that_it_has_not_seen(
         pixels = calibration_pixels(predictor, record)
         found = distances(OpenVinoTrunk(int8)(pixels), predictor.trunk(pixels))
         assert all(1e-4 < found[name] < 0.4 for name in ("p2", "p3", "p4", "p5", "p6"))
+
+
+@pytest.mark.parametrize(("name", "kept"), [("mobilenetv2, quick", 51), ("resnet50", 0)])
+def test_a_backbone_of_depthwise_convolutions_stays_in_float(name: str, kept: int):
+    """All of MobileNetV2's, 1 + 2 + 16 × 3 (Sandler et al., 2018, table 2, without the last); none of a ResNet's."""
+    _, model = network(*NETWORKS[name])
+    prepare(model)
+    assert len(_sensitive(to_openvino(TorchTrunk(model)))) == kept
 
 
 def test_the_same_weights_and_photos_give_the_same_bytes(
@@ -106,7 +115,7 @@ def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_tor
         quantised = Predictor(cfg, CLASSES, weights=model.state_dict(), precision="int8", trunk=int8, device="cuda")
     finally:
         torch.set_num_threads(before)
-    compiled = quantised.trunk._request.get_compiled_model()
+    compiled = quantised.trunk._request((1, 128, 256, 3)).get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert quantised.cfg.MODEL.DEVICE == "cpu"  # int8 runs there whatever is asked for
     photo = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
@@ -114,6 +123,17 @@ def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_tor
     (again,), _ = quantised([photo])
     assert len(found.scores) > 0
     np.testing.assert_array_equal(found.boxes_xyxy, again.boxes_xyxy)
+
+
+def test_int8_answers_at_sizes_that_once_ended_the_process(int8: Path):
+    """On CPUs with AMX, compiled for any size: OpenVINO's issue 37577. In another process, which may die."""
+    program = (
+        "import sys, torch; from pathlib import Path; from maskserve.modeling.openvino_trunk import OpenVinoTrunk\n"
+        "trunk = OpenVinoTrunk(Path(sys.argv[1]))\n"
+        "for size in ((32, 32), (544, 544), (608, 704), (32, 32)): trunk(torch.zeros(2, 3, *size))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(int8)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_missing_openvino_is_named_with_what_to_do(int8: Path, monkeypatch: pytest.MonkeyPatch):
