@@ -134,7 +134,7 @@ def package(
         with tempfile.TemporaryDirectory(prefix="maskserve-package-") as scratch:
             choice = _choice(run, asked, Path(scratch), serving.threads)
             if choice.measurement:
-                click.echo(_precision_table(choice.precision, choice.measurement), err=as_json)
+                click.echo(_precision_table(choice.measurement), err=as_json)
             tuning = None
             if objective:
                 tuning = _tune(
@@ -194,8 +194,7 @@ def _tune(
             tuning_photos(run, scratch, data=data, photo=photo),
             objective=objective,
             batch_delay_ms=batch_delay_ms,
-            precision=choice.precision,
-            trunk=choice.trunk,
+            variant=choice.variant,
             cores=cores,
             seconds=seconds,
             on_window=bar,
@@ -227,13 +226,15 @@ def _verify(archive: Path, photo: Path | None, *, quiet: bool) -> dict[str, Any]
     return {"instances": len(found), "total_ms": answer["timings"]["total_ms"]}
 
 
-def _precision_table(chosen: str, measured: Measurement) -> str:
-    """Rows: precision, mask AP, its difference to fp32, ms of a photo, speed-up; what was left out, and why."""
-    lines = [f"{'precision':10}{'mask AP':>9}{'difference':>12}{'ms':>9}{'speed-up':>10}"]
+def _precision_table(measured: Measurement) -> str:
+    """Rows: precision, proposals, mask AP, its difference to the first row, ms of a photo, speed-up; what was left out,
+    and why.
+    """
+    lines = [f"{'precision':10}{'proposals':>10}{'mask AP':>9}{'difference':>12}{'ms':>9}{'speed-up':>10}"]
     exact = measured.rows[0]
     for row in measured.rows:
         numbers = f"{row.mask_ap:9.1f}{row.mask_ap - exact.mask_ap:+12.1f}{row.ms:9.1f}{row.speed_up:9.2f}×"
-        lines.append(f"{row.precision:10}{numbers}" + "  chosen" * (row.precision == chosen))
+        lines.append(f"{row.precision:10}{row.proposals:10}{numbers}" + "  chosen" * (row == measured.chosen))
     lines += [f"{name:10}  not measured: {reason}" for name, reason in measured.left_out.items()]
     few = "; these are few, differences of AP may be chance" if measured.few_photos else ""
     return "\n".join([*lines, f"Judged by {measured.photo_count} photos: {measured.photos}{few}."])
@@ -246,7 +247,8 @@ def _as_json(made: Package, choice: Choice, tuning: Tuning | None) -> dict[str, 
         "version": made.version,
         "archive_digest": made.archive_digest,
         "size_bytes": made.size_bytes,
-        "precision": choice.precision,
+        "precision": choice.variant.precision,
+        "proposals": made.proposals,
         "precision_measured": choice.measurement.to_json() if choice.measurement else None,
         "tuning": tuning.to_json() if tuning else None,
     }

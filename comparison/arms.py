@@ -14,11 +14,14 @@ from detectron2.config import CfgNode
 
 from maskserve.comparison.results import ARM_NAMES, ArmFacts, ArmName
 from maskserve.modeling.config import load_cfg
+from maskserve.modeling.device import check_precision, pick_device
 from maskserve.modeling.network import BASIC_BLOCK_CHANNELS, BASIC_BLOCK_DEPTHS, DEFAULT_RES2_CHANNELS
+from maskserve.modeling.openvino_trunk import TRUNK_FILES
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
 from maskserve.training.package import read_run
 from maskserve.training.run_folder import RunFolder
+from maskserve.training.variant import AS_TRAINED, Variant
 
 _FILES = {"config.yaml": "config.yaml", "classes.json": "classes.json", "model.pth": "model_best.pth"}
 """In an archive ─▶ in a run folder."""
@@ -34,6 +37,8 @@ class Arm:
     """As the user named it."""
     folder: RunFolder
     """The same; of an archive, what was unpacked."""
+    variant: Variant
+    """How it is run: a run folder in fp32, an archive as TorchServe runs it."""
     predictor: Predictor
     facts: ArmFacts
 
@@ -42,23 +47,31 @@ def open_arms(runs: tuple[Path, Path], scratch: Path) -> tuple[Arm, Arm]:
     """Both arms, loaded; archives (`.mar`) are unpacked into `scratch`.
 
     Raises:
-        ConfigError: a run folder or an archive is missing, incomplete or damaged.
+        ConfigError: a run folder or an archive is missing, incomplete or damaged, or runs in a precision that is not to
+            be had here.
     """
-    folders = [_unpacked(run, scratch / name) if run.is_file() else run for name, run in zip("ab", runs, strict=True)]
+    opened = [
+        _unpacked(run, scratch / name) if run.is_file() else (run, AS_TRAINED)
+        for name, run in zip(ARM_NAMES, runs, strict=True)
+    ]
+    folders, variants = zip(*opened, strict=True)
     contents = [read_run(folder) for folder in folders]
     cfgs = [load_cfg(folder / "config.yaml") for folder in folders]
     labels = _labels((cfgs[0], cfgs[1]), runs)
-    opened = [
+    a, b = (
         Arm(
             name=name,
             path=run,
             folder=RunFolder(folder),
-            predictor=Predictor(cfg, content.class_names, weights=content.weights),
-            facts=_facts(name, label, run, content.facts, cfg),
+            variant=variant,
+            predictor=variant.predictor(RunFolder(folder)),
+            facts=_facts(name, label, run, content.facts, cfg, variant),
         )
-        for name, label, run, folder, content, cfg in zip(ARM_NAMES, labels, runs, folders, contents, cfgs, strict=True)
-    ]
-    return opened[0], opened[1]
+        for name, label, run, folder, variant, content, cfg in zip(
+            ARM_NAMES, labels, runs, folders, variants, contents, cfgs, strict=True
+        )
+    )
+    return a, b
 
 
 def short_names(runs: tuple[Path, Path]) -> tuple[str, str]:
@@ -89,13 +102,14 @@ def started_from(init: Mapping[str, Any], cfg: CfgNode) -> str:
     return _UNKNOWN
 
 
-def _facts(name: ArmName, label: str, run: Path, facts: Mapping[str, Any], cfg: CfgNode) -> ArmFacts:
+def _facts(name: ArmName, label: str, run: Path, facts: Mapping[str, Any], cfg: CfgNode, variant: Variant) -> ArmFacts:
     return ArmFacts(
         name=name,
         label=label,
         run=str(run),
         model=str(facts.get("model") or run.resolve().stem),
-        backbone=f"{network(cfg)}, FPN of {cfg.MODEL.FPN.OUT_CHANNELS} channels, {_input_size(cfg)}",
+        backbone=f"{network(cfg)}, FPN of {cfg.MODEL.FPN.OUT_CHANNELS} channels, {_input_size(cfg)}, "
+        f"{variant.precision}, {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals",
         init=started_from(facts.get("init") or {}, cfg),
         preset=str(facts.get("preset", _UNKNOWN)),
         steps=int(facts.get("steps", 0)),
@@ -131,24 +145,20 @@ def _input_size(cfg: CfgNode) -> str:
     return f"photos at {cfg.INPUT.MIN_SIZE_TEST} px (short side)" if cfg.INPUT.MIN_SIZE_TEST else "photos at full size"
 
 
-def _unpacked(archive: Path, folder: Path) -> Path:
-    """A run folder made of what an archive holds."""
+def _unpacked(archive: Path, folder: Path) -> tuple[Path, Variant]:
+    """A run folder made of what an archive holds, and how the archive runs it."""
     folder.mkdir(parents=True)
     try:
         with zipfile.ZipFile(archive) as packed:
             card = json.loads(packed.read("model_card.json"))
-            if card["precision"] != "fp32":
-                # its weights alone would be measured, in fp32, and it does not answer so
-                raise ConfigError(
-                    f"{archive}: runs in {card['precision']}, and compare measures fp32; compare its run folder, or an "
-                    "archive of `maskserve package --precision fp32`"
-                )
-            facts, evaluation = {**card["training"], "model": card["name"]}, card["evaluation"]
-            for theirs, ours in _FILES.items():
+            precision, facts, evaluation = card["precision"], card["training"], card["evaluation"]
+            files = _FILES | ({name: name for name in TRUNK_FILES} if precision == "int8" else {})
+            for theirs, ours in files.items():
                 with packed.open(theirs) as read, (folder / ours).open("wb") as write:
                     shutil.copyfileobj(read, write, 1 << 20)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ConfigError(f"{archive}: neither a run folder nor an archive of `maskserve package` ({error})") from None
-    (folder / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({**facts, "model": card["name"]}), encoding="utf-8")
     (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
-    return folder
+    check_precision(precision, pick_device("auto"))
+    return folder, Variant(precision, folder / "trunk.xml" if precision == "int8" else None)

@@ -71,7 +71,7 @@ def _arm_cost(arm: Arm, package: Package, records: Sequence[Record], latency_ms:
         input_size=complexity.input_size,
         weights_bytes=arm.folder.weights.stat().st_size,
         archive_bytes=package.size_bytes,
-        memory_bytes=peak_memory(arm.folder.path, [Path(record["file_name"]) for record in some]),
+        memory_bytes=peak_memory(arm.folder.path, [Path(record["file_name"]) for record in some], arm.variant),
         latency_ms=tuple(round(float(value), 3) for value in latency_ms),
         p50_ms=float(p50),
         p95_ms=float(p95),

@@ -31,6 +31,7 @@ from maskserve.training.evaluate import category_ids, coco_results, predictions
 from maskserve.training.evaluation_run import check_classes, find_split
 from maskserve.training.loader import Record
 from maskserve.training.package import Package, package_run
+from maskserve.training.precision import Choice
 from maskserve.training.run_folder import versions
 
 Results = list[dict[str, Any]]
@@ -82,7 +83,10 @@ def compare(job: Job, progress: Progress) -> tuple[Comparison, Path]:
         arms = open_arms(job.runs, Path(scratch))
         for arm in arms:
             check_classes(arm.path, arm.predictor.class_names, manifest)
-        packages = {arm.name: package_run(arm.folder.path, Path(scratch) / "store" / arm.name) for arm in arms}
+        packages = {
+            arm.name: package_run(arm.folder.path, Path(scratch) / "store" / arm.name, choice=Choice(arm.variant))
+            for arm in arms
+        }
         records = dataset_dicts(manifest)
         if job.server:
             check_server(job.server, arms, packages, records[0])

@@ -57,17 +57,24 @@ def check_server(server: Server, arms: Sequence[Arm], packages: Mapping[ArmName,
     """One photo through both served models, before the long work begins.
 
     Raises:
-        ConfigError: a served archive is not what `maskserve package` makes of the run.
+        ConfigError: a served archive is not what `maskserve package` makes of the run, or is run otherwise.
         DataError: the photo cannot be sent.
         ServerError: TorchServe does not answer.
     """
     with server.connect() as client:
         for arm in arms:
             answer, _ = _ask(client, server, arm, record)
+            name = ":".join(filter(None, server.model(arm)))
+            if answer.model.precision != arm.variant.precision:
+                raise ConfigError(
+                    f"TorchServe serves {name} in {answer.model.precision}, and {arm.path} would be measured in "
+                    f"{arm.variant.precision}: compare the archive that TorchServe loaded, or serve this run in "
+                    f"{arm.variant.precision}"
+                )
             served, ours = answer.model.archive_digest, packages[arm.name].archive_digest
             if served != ours:
                 raise ConfigError(
-                    f"what TorchServe serves as {':'.join(filter(None, server.model(arm)))} is not {arm.path} (digest "
+                    f"what TorchServe serves as {name} is not {arm.path} (digest "
                     f"{served[:12]}, the run's is {ours[:12]}): other weights, or packaged by another version of "
                     f"maskserve. Run `maskserve package {arm.path}` and start TorchServe again, or say which model it "
                     f"is with --model-{arm.name}"

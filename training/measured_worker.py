@@ -18,17 +18,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from maskserve.protos.errors import ConfigError
 from maskserve.training.process import peak_memory_bytes
 
 if TYPE_CHECKING:
-    from maskserve.modeling.device import Precision
+    from maskserve.training.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,17 @@ class MeasuredWorker:
     Args:
         run: a run folder.
         photos: files, answered again and again in this order.
-        precision, trunk: the predictor's.
+        variant: how it is run; by default as it was trained, in fp32.
 
     Raises:
         ConfigError: the run or a photo cannot be loaded there.
     """
 
-    def __init__(
-        self, run: Path, photos: Sequence[Path], precision: Precision = "fp32", trunk: Path | None = None
-    ) -> None:
+    def __init__(self, run: Path, photos: Sequence[Path], variant: Variant | None = None) -> None:
         self._run = run
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
-        command = [sys.executable, "-m", "maskserve.training.measured_worker", str(run.resolve()), precision]
-        command.append(str(trunk.resolve()) if trunk else "")
+        chosen = json.dumps(asdict(variant) if variant else {}, default=lambda trunk: str(trunk.resolve()))
+        command = [sys.executable, "-m", "maskserve.training.measured_worker", str(run.resolve()), chosen]
         self._process = subprocess.Popen(
             [*command, *(str(photo.resolve()) for photo in photos)],
             env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,
@@ -126,9 +124,9 @@ class MeasuredWorker:
         raise ConfigError(f"{self._run}: cannot be loaded in a process of its own: {last}")
 
 
-def peak_memory(run: Path, photos: Sequence[Path]) -> int:
+def peak_memory(run: Path, photos: Sequence[Path], variant: Variant | None = None) -> int:
     """Bytes of resident memory at most of a fresh process that loads a run and answers photos. Raises ConfigError."""
-    with MeasuredWorker(run, photos) as worker:
+    with MeasuredWorker(run, photos, variant) as worker:
         worker.begin_setup(threads=None)
         return worker.finish_setup()
 
@@ -136,28 +134,19 @@ def peak_memory(run: Path, photos: Sequence[Path]) -> int:
 class _Subject:
     """In the other process: the run's predictor, and the photos' files in memory."""
 
-    def __init__(self, run: Path, precision: Precision, trunk: Path | None, photos: Sequence[Path]) -> None:
+    def __init__(self, run: Path, variant: Variant, photos: Sequence[Path]) -> None:
         from maskserve.training.run_folder import RunFolder
 
-        self._folder = RunFolder(run)
-        self._cfg, self._class_names = self._folder.load_cfg(), self._folder.load_classes()
-        self._precision, self._trunk = precision, trunk
+        self._folder, self._variant = RunFolder(run), variant
         self._files = [photo.read_bytes() for photo in photos]
         self._to_warm_up = self._files
 
     def set_up(self, threads: int | None) -> dict[str, Any]:
-        from maskserve.modeling.predictor import Predictor
         from maskserve.modeling.process import prepare_process
 
         if threads:
             prepare_process(threads)
-        self._predictor = Predictor(
-            self._cfg,
-            self._class_names,
-            weights=self._folder.weights,
-            precision=self._precision,
-            trunk=self._trunk,
-        )
+        self._predictor = self._variant.predictor(self._folder)
         for file in self._to_warm_up:
             self._answer([file])
         self._to_warm_up = self._files[:1]
@@ -186,11 +175,14 @@ class _Subject:
         read = [decode_as_served(file, self._predictor.network_size) for file in files]
         predictions, _ = self._predictor([pixels for pixels, _ in read], [size for _, size in read])
         for prediction in predictions:
-            to_segmentation(prediction, SegmentOptions(), self._class_names, ModelInfo("", "", ""))
+            to_segmentation(prediction, SegmentOptions(), self._predictor.class_names, ModelInfo("", "", ""))
 
 
-def _serve(run: Path, precision: Precision, trunk: Path | None, photos: Sequence[Path]) -> None:
-    subject = _Subject(run, precision, trunk, photos)
+def _serve(run: Path, chosen: dict[str, Any], photos: Sequence[Path]) -> None:
+    from maskserve.training.variant import Variant
+
+    trunk = Path(chosen["trunk"]) if chosen.get("trunk") else None
+    subject = _Subject(run, Variant(**(chosen | {"trunk": trunk})), photos)
     for line in sys.stdin:
         command = json.loads(line)
         reply = subject.set_up(**command) if "threads" in command else subject.answer(**command)
@@ -198,7 +190,5 @@ def _serve(run: Path, precision: Precision, trunk: Path | None, photos: Sequence
 
 
 if __name__ == "__main__":
-    _run, _precision, _trunk, *_photos = sys.argv[1:]
-    _serve(
-        Path(_run), cast("Precision", _precision), Path(_trunk) if _trunk else None, [Path(name) for name in _photos]
-    )
+    _run, _chosen, *_photos = sys.argv[1:]
+    _serve(Path(_run), json.loads(_chosen), [Path(name) for name in _photos])

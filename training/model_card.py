@@ -15,7 +15,8 @@ def model_card(
     evaluation: Mapping[str, Any],
     *,
     tuning: Mapping[str, Any] | None = None,
-    precision: str = "fp32",
+    precision: str,
+    proposals: int,
     precision_measured: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card as JSON types.
@@ -28,6 +29,7 @@ def model_card(
         evaluation: evaluation.json of the run folder, kept whole; {} when the run was not evaluated.
         tuning: what `package --tune` measured, kept whole; None when it was not asked for.
         precision: in which the archive runs.
+        proposals: the RPN's best boxes of a photo, which go to the heads.
         precision_measured: `maskserve.training.precision.Measurement` that chose it; None when it was asked for.
     """
     return {
@@ -38,6 +40,7 @@ def model_card(
         "architecture": "Mask R-CNN with FPN (Detectron2)",
         "network": facts.get("network", facts["backbone"]),
         "precision": precision,
+        "proposals": proposals,
         "precision_measured": precision_measured and dict(precision_measured),
         "class_names": list(class_names),
         "archive_digest": archive_digest,
@@ -52,7 +55,7 @@ def model_card_text(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {card['name']} {card['version']}",
         "",
-        f"{card['architecture']}, {card['network']}, {card['precision']}.",
+        f"{card['architecture']}, {card['network']}, {card['precision']}, {card['proposals']} proposals.",
         "",
         f"- Classes: {', '.join(card['class_names'])}",
         f"- Digest (sha256 of {_model_files(card)}): `{card['archive_digest']}`",
@@ -100,19 +103,20 @@ def _model_files(card: Mapping[str, Any]) -> str:
 
 
 def _precision(card: Mapping[str, Any]) -> list[str]:
-    measured, chosen = card["precision_measured"], card["precision"]
+    measured, chosen = card["precision_measured"], (card["precision"], card["proposals"])
     if measured is None:
-        return [f"{chosen}, as asked for; not measured (`maskserve package --precision auto` measures)."]
+        return [f"{card['precision']}, as asked for; not measured (`maskserve package --precision auto` measures)."]
     exact = measured["rows"][0]
     lines = [
-        "| precision | mask AP | difference | budget | box AP | ms | speed-up | |",
-        "|---|---|---|---|---|---|---|---|",
+        "| precision | proposals | mask AP | difference | budget | box AP | ms | speed-up | |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in measured["rows"]:
-        name, difference = row["precision"], row["mask_ap"] - exact["mask_ap"]
-        cells = [name, f"{row['mask_ap']:.1f}", f"{difference:+.1f}", f"{-measured['budgets'][name]:g}"]
+        name, count, difference = row["precision"], row["proposals"], row["mask_ap"] - exact["mask_ap"]
+        budget = "" if row == exact else f"{-measured['budgets'][name]:g}"
+        cells = [name, str(count), f"{row['mask_ap']:.1f}", f"{difference:+.1f}", budget]
         cells += [f"{row['box_ap']:.1f}", f"{row['ms']:g}", f"{row['speed_up']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} | {'chosen' if name == chosen else ''} |")
+        lines.append(f"| {' | '.join(cells)} | {'chosen' if (name, count) == chosen else ''} |")
     left_out = [f"- {name}: not measured, {reason}" for name, reason in sorted(measured["left_out"].items())]
     few = " These are few: differences of AP may be chance." if measured["few_photos"] else ""
     judged = f"Judged by {measured['photo_count']} photos: {measured['photos']}.{few}"

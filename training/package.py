@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from detectron2.config import CfgNode
 
 from maskserve.modeling.config import load_cfg
 from maskserve.modeling.loading import load_state_dict
@@ -83,14 +84,17 @@ class Package:
     """sha256 (hex) over classes.json, config.yaml and model.pth (int8: trunk.bin, trunk.xml), one after the other."""
     size_bytes: int
     choice: Choice
-    """The precision, and what it was chosen by."""
+    """How it is run, and what that was chosen by."""
+    proposals: int
+    """The RPN's best boxes of a photo, which go to the heads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """What a run folder says, checked."""
 
-    config: str
+    cfg: CfgNode
+    """Without the trainer's paths."""
     class_names: list[str]
     weights: Path
     facts: dict[str, Any]
@@ -116,13 +120,14 @@ def package_run(
         name: TorchServe's name of the model; the run's own by default.
         version: TorchServe's version of the model.
         settings: how to serve it.
-        choice: the precision and what it needs (`maskserve.training.precision.settle_precision`); fp32 by default.
+        choice: how it is run (`maskserve.training.precision.settle_precision`); as trained, in fp32, by default.
         tuning: what was measured on this machine; its choice goes into the settings, its table into the card.
 
     Raises:
         ConfigError: the run folder is incomplete or damaged, or the name is not one for TorchServe.
     """
     content, choice = read_run(run), choice or Choice()
+    content = replace(content, cfg=choice.variant.cfg(content.cfg))
     if tuning:
         settings = settings.tuned(tuning.chosen.layout)
     name = name or str(content.facts.get("model") or run.resolve().name)
@@ -137,7 +142,8 @@ def package_run(
         without_times(made, work / "final.mar")
         target = store / f"{name}.mar"
         (work / "final.mar").replace(target)
-    return Package(target, name, version, digest, target.stat().st_size, choice)
+    proposals = content.cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+    return Package(target, name, version, digest, target.stat().st_size, choice, proposals)
 
 
 def read_run(run: Path) -> Run:
@@ -156,7 +162,7 @@ def read_run(run: Path) -> Run:
     if not isinstance(facts, dict) or not facts.get("backbone"):
         raise ConfigError(f"{run / 'run.json'}: must name the backbone; train it again: `maskserve train`")
     evaluation = _read_json(run / "evaluation.json") if (run / "evaluation.json").is_file() else {}
-    return Run(_portable_config(run / "config.yaml"), class_names, weights, facts, evaluation)
+    return Run(_portable_cfg(run / "config.yaml"), class_names, weights, facts, evaluation)
 
 
 def _read_json(path: Path) -> Any:
@@ -166,7 +172,7 @@ def _read_json(path: Path) -> Any:
         raise ConfigError(f"{path}: not JSON ({error}); train it again: `maskserve train`") from None
 
 
-def _portable_config(path: Path) -> str:
+def _portable_cfg(path: Path) -> CfgNode:
     """The config without the trainer's paths: they mean nothing elsewhere and would change the digest."""
     cfg = load_cfg(path)
     cfg.defrost()
@@ -174,7 +180,7 @@ def _portable_config(path: Path) -> str:
     cfg.MODEL.DEVICE = "cpu"
     cfg.OUTPUT_DIR = ""
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    return str(cfg.dump())
+    return cfg
 
 
 def _stage(
@@ -188,13 +194,14 @@ def _stage(
 ) -> str:
     """Lays everything out in `folder`; returns the digest."""
     folder.mkdir()
+    variant = choice.variant
     shutil.copyfile(content.weights, folder / "model.pth")
-    if choice.trunk:
+    if variant.trunk:
         for file in TRUNK_FILES:
-            shutil.copyfile(choice.trunk.parent / file, folder / file)
-    (folder / "config.yaml").write_text(content.config)
+            shutil.copyfile(variant.trunk.parent / file, folder / file)
+    (folder / "config.yaml").write_text(content.cfg.dump())
     (folder / "classes.json").write_text(json.dumps(content.class_names, ensure_ascii=False, indent=2) + "\n")
-    (folder / "model-config.yaml").write_text(settings.as_yaml(choice.precision))
+    (folder / "model-config.yaml").write_text(settings.as_yaml(variant.precision))
     digest = _digest([folder / file for file in _MODEL_FILES if (folder / file).is_file()])
     card = model_card(
         name,
@@ -204,7 +211,8 @@ def _stage(
         content.class_names,
         content.evaluation,
         tuning=tuning.to_json() if tuning else None,
-        precision=choice.precision,
+        precision=variant.precision,
+        proposals=content.cfg.MODEL.RPN.POST_NMS_TOPK_TEST,
         precision_measured=choice.measurement.to_json() if choice.measurement else None,
     )
     (folder / "model_card.json").write_text(json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")

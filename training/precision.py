@@ -1,10 +1,10 @@
-"""In which precision an archive runs: as asked, or the fastest on this machine that costs little accuracy.
+"""How an archive runs: in the precision asked for, or as is fastest on this machine and costs little accuracy.
 
     training photos ─▶ int8 trunk ─┐
-    validation photos ─────────────┴▶ fp32, bf16, int8: mask AP of each, ms of all in turns ─▶ choose ─▶ Choice
+    validation photos ─────────────┴▶ variants: mask AP of each, ms of all in turns ─▶ choose ─▶ Choice
 
-Each candidate is measured as the predictor that serves it. The photos that judge have neither trained the weights nor
-set int8's ranges.
+Variants are fp32, bf16 and int8, each with all of the config's proposals and with fewer. Each is measured as the
+predictor that serves it. The photos that judge have neither trained the weights nor set int8's ranges.
 """
 
 from __future__ import annotations
@@ -37,11 +37,15 @@ from maskserve.training.quantize import (
 )
 from maskserve.training.run_folder import RunFolder
 from maskserve.training.validation import Split, split
+from maskserve.training.variant import AS_TRAINED, Variant
 
-BUDGETS: Mapping[str, float] = {"fp32": 0.0, "bf16": 0.3, "int8": 1.0}
-"""Points of mask AP (0..100) that a precision may lose against fp32."""
+BUDGETS: Mapping[Precision, float] = {"fp32": 0.3, "bf16": 0.3, "int8": 1.0}
+"""Points of mask AP (0..100) that a variant in that precision may lose against fp32 with all proposals."""
+FEWER_PROPOSALS = 300
+"""Instead of Detectron2's 1000, whose second half hardly ever becomes an answer: a fifth faster for 0.4 points of mask
+AP on a trained model (docs/precision.md)."""
 LEAST_SPEED_UP = 1.05
-"""Below that, a less exact precision is not worth having; latencies are not measured more exactly either."""
+"""Below that, a less exact variant is not worth having; latencies are not measured more exactly either."""
 FEW_PHOTOS = 20
 """Below so many photos, one object more or less found moves AP by more than a budget."""
 LATENCY_PHOTOS = 30
@@ -59,23 +63,24 @@ class Request:
     accuracy_budget: float | None = None
     """Points of mask AP, in place of BUDGETS."""
 
-    def budgets(self) -> dict[str, float]:
+    def budgets(self) -> dict[Precision, float]:
         asked = self.accuracy_budget
-        return {name: most if asked is None or name == "fp32" else asked for name, most in BUDGETS.items()}
+        return {name: most if asked is None else asked for name, most in BUDGETS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One precision on the validation photos, on this machine."""
+    """One variant on the validation photos, on this machine."""
 
     precision: Precision
+    proposals: int
     mask_ap: float
     """0..100"""
     box_ap: float
     ms: float
     """Median of a photo, decoded already."""
     speed_up: float
-    """Median over photos of fp32's ms ÷ its own."""
+    """Median over photos of the first variant's ms ÷ its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +88,18 @@ class Measurement:
     """What the choice of "auto" rests on."""
 
     rows: tuple[Measured, ...]
-    """fp32 first."""
+    """fp32 with all proposals first."""
     left_out: Mapping[str, str]
     """Precision ─▶ why it was not measured."""
-    budgets: Mapping[str, float]
+    budgets: Mapping[Precision, float]
     photos: str
     """Which photos judged, in words."""
     photo_count: int
     machine: str
+
+    @property
+    def chosen(self) -> Measured:
+        return choose(self.rows, self.budgets)
 
     @property
     def few_photos(self) -> bool:
@@ -102,20 +111,18 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The precision of an archive."""
+    """How an archive is run, and why."""
 
-    precision: Precision = "fp32"
-    trunk: Path | None = None
-    """trunk.xml of int8, trunk.bin beside it."""
+    variant: Variant = AS_TRAINED
     measurement: Measurement | None = None
     """None where the precision was asked for by name."""
 
 
-def choose(rows: Sequence[Measured], budgets: Mapping[str, float]) -> Precision:
-    """The fastest precision that loses no more mask AP than its budget and is worth it; else fp32.
+def choose(rows: Sequence[Measured], budgets: Mapping[Precision, float]) -> Measured:
+    """The fastest that loses no more mask AP than its budget and is worth it; else the first.
 
     Args:
-        rows: fp32 first.
+        rows: fp32 with all proposals first.
         budgets: points of mask AP, see BUDGETS.
     """
     exact, *others = rows
@@ -125,7 +132,7 @@ def choose(rows: Sequence[Measured], budgets: Mapping[str, float]) -> Precision:
         # rounded as they are shown: 42.3 against 42.0 is within 0.3
         if round(exact.mask_ap - row.mask_ap, 2) <= budgets[row.precision] and row.speed_up >= LEAST_SPEED_UP
     ]
-    return max(fit, key=lambda row: row.speed_up).precision if fit else exact.precision
+    return max(fit, key=lambda row: row.speed_up, default=exact)
 
 
 def settle_precision(
@@ -150,16 +157,19 @@ def settle_precision(
     if request.precision == "int8":
         check_installed()
     elif request.precision != "auto":
-        return Choice(check_precision(request.precision, pick_device("auto")))
+        return Choice(Variant(check_precision(request.precision, pick_device("auto"))))
     folder, photos = RunFolder(run), split(_training_data(run, request.data))
     with _threads(threads):
         if request.precision == "int8":
             step = _counted(on_step, min(CALIBRATION_PHOTOS, len(photos.records)))
-            return Choice("int8", write_int8_trunk(_predictor(folder, device="cpu"), photos.records, scratch, step))
+            exact = AS_TRAINED.predictor(folder, device="cpu")
+            return Choice(Variant("int8", write_int8_trunk(exact, photos.records, scratch, step)))
         return _fastest(folder, photos, request.budgets(), scratch, on_step)
 
 
-def _fastest(folder: RunFolder, photos: Split, budgets: Mapping[str, float], scratch: Path, on_step: OnStep) -> Choice:
+def _fastest(
+    folder: RunFolder, photos: Split, budgets: Mapping[Precision, float], scratch: Path, on_step: OnStep
+) -> Choice:
     judges = photos.val
     if judges is None:
         raise ConfigError(
@@ -168,46 +178,44 @@ def _fastest(folder: RunFolder, photos: Split, budgets: Mapping[str, float], scr
         )
     records = [one for one in dataset_dicts(judges) if photos.val_ids is None or one["image_id"] in photos.val_ids]
     keep_freed_memory()  # as a worker does: fresh memory costs fp32, whose activations are larger, more time
-    candidates, left_out = _candidates()
+    precisions, left_out = _candidates()
+    counts = [None, FEWER_PROPOSALS] if folder.load_cfg().MODEL.RPN.POST_NMS_TOPK_TEST > FEWER_PROPOSALS else [None]
     timed = spread(records, LATENCY_PHOTOS)
-    calibrated = min(CALIBRATION_PHOTOS, len(photos.records)) if "int8" in candidates else 0
-    step = _counted(on_step, calibrated + len(candidates) * len(records) + len(timed))
-    predictors: dict[Precision, Predictor] = {}
-    trunk: Path | None = None
-    for name in candidates:
-        if name == "int8":
-            trunk = write_int8_trunk(predictors["fp32"], photos.records, scratch, step)
-        predictors[name] = _predictor(folder, precision=name, trunk=trunk)
-    rows = _measured(predictors, judges, photos, timed, step)
-    chosen = choose(rows, budgets)
+    calibrated = min(CALIBRATION_PHOTOS, len(photos.records)) if "int8" in precisions else 0
+    step = _counted(on_step, calibrated + len(precisions) * len(counts) * len(records) + len(timed))
+    trunk = None
+    if "int8" in precisions:
+        trunk = write_int8_trunk(AS_TRAINED.predictor(folder), photos.records, scratch, step)
+    variants = [Variant(name, trunk if name == "int8" else None, count) for name in precisions for count in counts]
+    rows = _measured([variant.predictor(folder) for variant in variants], judges, photos, timed, step)
     which = "val.json" if photos.val_ids is None else "every tenth training photo, which did not train the weights"
     measurement = Measurement(rows, left_out, budgets, which, len(records), machine())
-    return Choice(chosen, trunk if chosen == "int8" else None, measurement)
+    return Choice(variants[rows.index(measurement.chosen)], measurement)
 
 
 def _measured(
-    predictors: Mapping[Precision, Predictor],
+    predictors: Sequence[Predictor],
     judges: Manifest,
     photos: Split,
     timed: Sequence[Record],
     on_step: Callable[[], None],
 ) -> tuple[Measured, ...]:
     found = [
-        evaluate(predictor, judges, split="val", image_ids=photos.val_ids, on_photo=on_step)
-        for predictor in predictors.values()
+        evaluate(predictor, judges, split="val", image_ids=photos.val_ids, on_photo=on_step) for predictor in predictors
     ]
     if found[0].mask.ap is None:
         raise ConfigError(f"{judges.path}: no object is labelled in the photos that shall judge a precision")
-    spent_ms = alternate(list(predictors.values()), timed, on_step)
+    spent_ms = alternate(predictors, timed, on_step)
     return tuple(
         Measured(
-            precision=name,
+            precision=predictor.precision,
+            proposals=predictor.cfg.MODEL.RPN.POST_NMS_TOPK_TEST,
             mask_ap=one.mask.ap or 0.0,
             box_ap=one.box.ap or 0.0,
             ms=round(float(np.median(ms)), 1),
             speed_up=round(float(np.median(spent_ms[0] / ms)), 2),
         )
-        for name, one, ms in zip(predictors, found, spent_ms, strict=True)
+        for predictor, one, ms in zip(predictors, found, spent_ms, strict=True)
     )
 
 
@@ -226,19 +234,6 @@ def _candidates() -> tuple[list[Precision], dict[str, str]]:
     elif not is_installed():
         left_out["int8"] = f"OpenVINO and NNCF are not installed: {INSTALL}"
     return [name for name in PRECISIONS if name not in left_out], left_out
-
-
-def _predictor(
-    folder: RunFolder, *, precision: Precision = "fp32", trunk: Path | None = None, device: str = "auto"
-) -> Predictor:
-    return Predictor(
-        folder.load_cfg(),
-        folder.load_classes(),
-        weights=folder.weights,
-        device=device,
-        precision=precision,
-        trunk=trunk,
-    )
 
 
 def _training_data(run: Path, data: Path | None) -> Dataset:

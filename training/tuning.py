@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from maskserve.modeling.device import Precision, pick_device
+from maskserve.modeling.device import pick_device
 from maskserve.modeling.machine import describe_machine, usable_cores, usable_memory_bytes
 from maskserve.training.layouts import Layout, Measured, Objective, batches, choose, layouts
 from maskserve.training.measured_worker import Answered, MeasuredWorker
+from maskserve.training.variant import AS_TRAINED, Variant
 
 ROUNDS = 5
 SHORTEST_WINDOW_S = 0.5
@@ -56,8 +57,7 @@ def tune(
     *,
     objective: Objective = "balanced",
     batch_delay_ms: float = 10,
-    precision: Precision = "fp32",
-    trunk: Path | None = None,
+    variant: Variant = AS_TRAINED,
     cores: int | None = None,
     seconds: float = 60,
     on_window: Callable[[int, int], None] = lambda _done, _total: None,
@@ -69,7 +69,7 @@ def tune(
         photos: files, answered again and again by each worker.
         objective: see `choose`.
         batch_delay_ms: what a lone request waits where batches are more than 1.
-        precision, trunk: the predictor's.
+        variant: how the run is run.
         cores: that the model may use; None: all that this process may.
         seconds: of measuring, loading not counted; a window takes one photo at least, so slow models take longer.
         on_window: called with (windows measured, windows in all).
@@ -78,7 +78,7 @@ def tune(
         ConfigError: the run or a photo cannot be loaded in a process of its own.
     """
     cores, device = cores or usable_cores(), pick_device("auto")
-    with _Workers(run, photos, precision, trunk) as workers:
+    with _Workers(run, photos, variant) as workers:
         worker_bytes = workers.start_first(cores)
         fitting = 1 + int(MEMORY_SHARE * usable_memory_bytes()) // worker_bytes
         first = layouts(cores, fitting, device)
@@ -108,8 +108,8 @@ class _Clock:
 class _Workers:
     """Processes that take the shape of any layout; none is left after the block."""
 
-    def __init__(self, run: Path, photos: Sequence[Path], precision: Precision, trunk: Path | None) -> None:
-        self._make = lambda: MeasuredWorker(run, photos, precision, trunk)
+    def __init__(self, run: Path, photos: Sequence[Path], variant: Variant) -> None:
+        self._make = lambda: MeasuredWorker(run, photos, variant)
         self._stack = ExitStack()
         self._workers: list[MeasuredWorker] = []
         self._threads: dict[MeasuredWorker, int] = {}

@@ -11,20 +11,26 @@ def load_predictor(run: Path | str, precision: str = "fp32", device: str = "cpu"
     """The predictor of a run folder, in a process set up like a worker's.
 
     Args:
-        trunk: trunk.xml of `int8_trunk`; for int8 only.
+        trunk: trunk.xml of `int8_trunk`; for int8 only, which takes as many proposals as `int8_variant` says.
     """
     import torch
 
     from maskserve.modeling.device import Precision
-    from maskserve.modeling.predictor import Predictor
     from maskserve.modeling.process import prepare_process
     from maskserve.training.run_folder import RunFolder
+    from maskserve.training.variant import Variant
 
     prepare_process(torch.get_num_threads())
-    folder = RunFolder(Path(run))
-    cfg, classes, weights = folder.load_cfg(), folder.load_classes(), folder.weights
-    chosen, path = cast(Precision, precision), Path(trunk) if trunk else None
-    return Predictor(cfg, classes, weights=weights, device=device, precision=chosen, trunk=path)
+    variant = int8_variant(Path(trunk)) if trunk else Variant(cast(Precision, precision))
+    return variant.predictor(RunFolder(Path(run)), device=device)
+
+
+def int8_variant(trunk: Path) -> Any:
+    """int8 as `maskserve package --precision auto` tries it last and fastest."""
+    from maskserve.training.precision import FEWER_PROPOSALS
+    from maskserve.training.variant import Variant
+
+    return Variant("int8", trunk, FEWER_PROPOSALS)
 
 
 def int8_trunk(run: str, photo: str) -> Callable[[], dict[str, Any]]:
@@ -33,15 +39,15 @@ def int8_trunk(run: str, photo: str) -> Callable[[], dict[str, Any]]:
     Ranges from one photo do for speed; nothing else is measured of random weights.
     """
     from maskserve.imaging.header import inspect_image
-    from maskserve.modeling.predictor import Predictor
     from maskserve.training.quantize import write_int8_trunk
     from maskserve.training.run_folder import RunFolder
+    from maskserve.training.variant import AS_TRAINED
 
     folder = RunFolder(Path(run))
     height, width = inspect_image(Path(photo).read_bytes()).size
 
     def step() -> dict[str, Any]:
-        exact = Predictor(folder.load_cfg(), folder.load_classes(), weights=folder.weights, device="cpu")
+        exact = AS_TRAINED.predictor(folder, device="cpu")
         record = {"file_name": photo, "height": height, "width": width}
         return {"path": str(write_int8_trunk(exact, [record], folder.path))}
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import cast
 
 from benchmarks.bench import Bench
 from benchmarks.clients import Load, Post, closed_loop
 from benchmarks.ours import product
+from benchmarks.ours.predictor import int8_variant
 from benchmarks.results import Claim, Row, failed, ratio_row
 from benchmarks.rows import Group
 from benchmarks.rows.served import (
@@ -84,13 +84,13 @@ def _throughput(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
 
 
 def _tuned(bench: Bench, arm: Arm) -> Layout:
-    from maskserve.modeling.device import Precision
     from maskserve.training.tuning import tune
+    from maskserve.training.variant import AS_TRAINED
 
     bench.say(f"tuning {arm}")
-    trunk = bench.int8_trunk(arm.backbone) if arm.precision == "int8" else None
-    run, precision = bench.run(arm.backbone, arm.size), cast(Precision, arm.precision)
-    found = tune(run, [bench.photo], objective="throughput", precision=precision, trunk=trunk, seconds=TUNE_S)
+    run = bench.run(arm.backbone, arm.size)
+    variant = int8_variant(bench.int8_trunk(arm.backbone)) if arm.precision == "int8" else AS_TRAINED
+    found = tune(run, [bench.photo], objective="throughput", variant=variant, seconds=TUNE_S)
     return found.chosen.layout
 
 

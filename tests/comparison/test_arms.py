@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskserve.comparison.arms import network, open_arms, short_names, started_from
+from maskserve.modeling import device
 from maskserve.modeling.config import new_cfg
 from maskserve.protos.errors import ConfigError
 from maskserve.training.package import package_run
+from maskserve.training.precision import Choice
+from maskserve.training.quantize import write_int8_trunk
+from maskserve.training.run_folder import RunFolder
+from maskserve.training.variant import AS_TRAINED, Variant
 from tests.runs import make_run
 
 
@@ -29,12 +33,30 @@ def test_an_archive_is_as_good_as_its_run(tmp_path: Path):
     assert package_run(b.folder.path, tmp_path / "again").archive_digest == packed.archive_digest
 
 
-def test_an_archive_in_another_precision_is_not_measured_as_if_it_were_fp32(tmp_path: Path):
-    (tmp_path / "int8.mar").touch()
-    with zipfile.ZipFile(tmp_path / "int8.mar", "w") as archive:
-        archive.writestr("model_card.json", json.dumps({"precision": "int8"}))
-    with pytest.raises(ConfigError, match=r"int8\.mar: runs in int8, and compare measures fp32"):
-        open_arms((tmp_path / "int8.mar", tmp_path / "int8.mar"), tmp_path / "scratch")
+def test_an_archive_is_measured_as_torchserve_runs_it(tmp_path: Path):
+    """Precision, trunk and proposals, and what `package` makes of it again has the same digest."""
+    run = make_run(tmp_path / "runs" / "small", "mobilenetv2")
+    Image.new("RGB", (160, 120), "tan").save(tmp_path / "photo.png")
+    record = {"file_name": str(tmp_path / "photo.png"), "height": 120, "width": 160}
+    trunk = write_int8_trunk(AS_TRAINED.predictor(RunFolder(run), device="cpu"), [record], tmp_path)
+    packed = package_run(run, tmp_path / "store", choice=Choice(Variant("int8", trunk, proposals=7)))
+    a, b = open_arms((run, packed.path), tmp_path / "scratch")
+    assert (a.predictor.precision, b.predictor.precision) == ("fp32", "int8")
+    assert b.predictor.cfg.MODEL.RPN.POST_NMS_TOPK_TEST == 7
+    assert a.facts.backbone.endswith("fp32, 50 proposals")
+    assert b.facts.backbone.endswith("int8, 7 proposals")
+    photo = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    assert len(b.predictor([photo])[0][0].scores) <= 14 < len(a.predictor([photo])[0][0].scores)
+    again = package_run(b.folder.path, tmp_path / "again", choice=Choice(b.variant))
+    assert again.archive_digest == packed.archive_digest
+
+
+def test_an_archive_in_a_precision_that_is_not_to_be_had_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(tmp_path / "runs" / "small", "mobilenetv2")
+    packed = package_run(run, tmp_path / "store", choice=Choice(Variant("bf16")))
+    monkeypatch.setattr(device, "has_fast_bfloat16", lambda _device: False)
+    with pytest.raises(ConfigError, match="does not calculate in bfloat16"):
+        open_arms((run, packed.path), tmp_path / "scratch")
 
 
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path):

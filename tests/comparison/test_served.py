@@ -16,6 +16,7 @@ from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import Manifest, dataset_dicts, load_dataset
 from maskserve.training.evaluate import category_ids, coco_results, predictions
 from maskserve.training.package import Package, package_run
+from maskserve.training.variant import Variant
 from tests.runs import make_run
 
 pytestmark = pytest.mark.torchserve
@@ -86,6 +87,13 @@ def test_served_instances_are_the_offline_ones(real_torchserve, arms, manifest):
                 assert sorted(same) == list(range(len(boxes)))
                 assert np.abs(boxes - served[same]).max() < 0.1
                 assert max(abs(one["score"] - theirs[j]["score"]) for one, j in zip(ours, same, strict=True)) < 1e-3
+
+
+def test_another_precision_under_the_name_is_refused_at_once(real_torchserve, arms, packages, manifest):
+    """The digest is of the files, which bf16 shares with fp32."""
+    other = [replace(arm, variant=Variant("bf16")) for arm in arms]
+    with pytest.raises(ConfigError, match=r"serves mask_rcnn_r50_fpn in fp32, and .* measured in bf16"):
+        check_server(Server(real_torchserve.address), other, packages, dataset_dicts(manifest)[0])
 
 
 def test_other_weights_under_the_name_are_refused_at_once(real_torchserve, arms, manifest, tmp_path):

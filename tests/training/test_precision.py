@@ -18,8 +18,9 @@ from maskserve.protos.errors import ConfigError
 from maskserve.training import precision, quantize
 from maskserve.training.datasets.manifest import load_dataset
 from maskserve.training.model_card import model_card_text
-from maskserve.training.package import package_run
-from maskserve.training.precision import BUDGETS, LEAST_SPEED_UP, Measured, Request, choose, settle_precision
+from maskserve.training.package import ServingSettings, package_run
+from maskserve.training.precision import BUDGETS, LEAST_SPEED_UP, Choice, Measured, Request, choose, settle_precision
+from maskserve.training.variant import Variant
 from maskserve.training.verify import verify
 from tests.runs import make_run
 
@@ -27,8 +28,8 @@ from tests.runs import make_run
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
 
-def row(name: str, ap: float, speed_up: float) -> Measured:
-    return Measured(name, mask_ap=ap, box_ap=ap, ms=100 / speed_up, speed_up=speed_up)
+def row(name: str, ap: float, speed_up: float, proposals: int = 1000) -> Measured:
+    return Measured(name, proposals, mask_ap=ap, box_ap=ap, ms=100 / speed_up, speed_up=speed_up)
 
 
 def test_the_fastest_within_its_budget_is_chosen():
@@ -41,19 +42,30 @@ def test_the_fastest_within_its_budget_is_chosen():
             able["bf16"] = bf16[0]
         if int8[1] <= 1.0 and int8[0] > 1:
             able["int8"] = int8[0]
-        found = choose(rows, BUDGETS)
+        found = choose(rows, BUDGETS).precision
         assert able[found] == max(able.values())
-    assert choose([row("fp32", 40.0, 1.0)], BUDGETS) == "fp32"
-    assert choose([row("fp32", 40.0, 1.0), row("int8", 40.0, LEAST_SPEED_UP - 0.01)], BUDGETS) == "fp32"
+    exact = row("fp32", 40.0, 1.0)
+    assert choose([exact], BUDGETS) is exact
+    assert choose([exact, row("int8", 40.0, LEAST_SPEED_UP - 0.01)], BUDGETS) is exact
+
+
+def test_fewer_proposals_have_the_budget_of_their_precision():
+    exact, int8 = row("fp32", 40.0, 1.0), row("int8", 39.5, 3.0)
+    for loss, best in ((0.3, "few"), (0.31, "all")):
+        few = row("fp32", 40.0 - loss, 1.2, proposals=300)
+        assert choose([exact, few], BUDGETS) is {"few": few, "all": exact}[best]
+    for loss, best in ((1.0, "few"), (1.01, "all")):
+        few = row("int8", 40.0 - loss, 4.0, proposals=300)
+        assert choose([exact, int8, few], BUDGETS) is {"few": few, "all": int8}[best]
 
 
 def test_equally_fast_the_more_exact_is_chosen():
     rows = [row("fp32", 40.0, 1.0), row("bf16", 40.0, 2.0), row("int8", 40.0, 2.0)]
-    assert choose(rows, BUDGETS) == "bf16"
+    assert choose(rows, BUDGETS).precision == "bf16"
 
 
-def test_a_budget_of_ones_own_is_for_all_but_fp32():
-    assert Request("auto", accuracy_budget=2.5).budgets() == {"fp32": 0.0, "bf16": 2.5, "int8": 2.5}
+def test_a_budget_of_ones_own_is_for_all():
+    assert Request("auto", accuracy_budget=2.5).budgets() == {"fp32": 2.5, "bf16": 2.5, "int8": 2.5}
     assert Request("auto").budgets() == BUDGETS
 
 
@@ -101,30 +113,47 @@ def test_an_int8_archive_answers_in_a_worker_of_its_own(run: Path, tmp_path: Pat
     assert again.path.read_bytes() == made.path.read_bytes()
 
 
+def test_a_worker_takes_as_many_proposals_as_were_chosen(run: Path, tmp_path: Path):
+    """Another model than with all of them, by its digest; one proposal is one answer a class at most."""
+    every = ServingSettings(score_threshold=0.0)
+    few = package_run(run, tmp_path / "few", settings=every, choice=Choice(Variant(proposals=1)))
+    assert len(verify(few.path).answer["instances"]) <= 2
+    exact = package_run(run, tmp_path / "exact", settings=every)
+    assert len(verify(exact.path).answer["instances"]) > 2
+    assert (few.proposals, exact.proposals) == (1, 50)
+    assert few.archive_digest != exact.archive_digest
+
+
 def test_auto_measures_and_says_what_it_found(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """fp32 and int8 on the validation photos, in the table, the JSON and the card; bf16 is left out with its reason."""
+    """fp32 and int8 with all and with fewer proposals, on the validation photos, in the table, the JSON and the card;
+    bf16 is left out with its reason.
+    """
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _device: False)
+    monkeypatch.setattr(precision, "FEWER_PROPOSALS", 20)
     words = [str(run), "-o", str(tmp_path), "--precision", "auto", "--threads", "1", "--json"]
     result = CliRunner().invoke(command, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     (made,) = json.loads(result.stdout)
     found = made["precision_measured"]
-    assert [one["precision"] for one in found["rows"]] == ["fp32", "int8"]
+    variants = [("fp32", 50), ("fp32", 20), ("int8", 50), ("int8", 20)]
+    assert [(one["precision"], one["proposals"]) for one in found["rows"]] == variants
     assert all(one["ms"] > 0 and 0 <= one["mask_ap"] <= 100 for one in found["rows"])
     assert found["rows"][0]["speed_up"] == 1
     assert found["left_out"] == {"bf16": "this machine does not calculate in it"}
     assert (found["photo_count"], found["photos"], found["few_photos"]) == (2, "val.json", True)
     assert "1 threads" in found["machine"]
     rows = [Measured(**one) for one in found["rows"]]
-    assert made["precision"] == choose(rows, found["budgets"])
+    best = choose(rows, found["budgets"])
+    assert (made["precision"], made["proposals"]) == (best.precision, best.proposals)
     chosen = next(line for line in result.stderr.splitlines() if line.endswith("chosen"))
-    assert chosen.startswith(made["precision"])
+    assert chosen.split()[:2] == [made["precision"], str(made["proposals"])]
     assert "Judged by 2 photos: val.json; these are few" in result.stderr
     with zipfile.ZipFile(made["path"]) as archive:
         card = json.loads(archive.read("model_card.json"))
         assert yaml.safe_load(archive.read("model-config.yaml"))["precision"] == made["precision"]
         assert ("trunk.xml" in archive.namelist()) is (made["precision"] == "int8")
-    assert card["precision_measured"] == found
+        assert f"POST_NMS_TOPK_TEST: {made['proposals']}" in archive.read("config.yaml").decode()
+    assert (card["precision_measured"], card["proposals"]) == (found, made["proposals"])
     text = model_card_text(card)
     assert "Judged by 2 photos: val.json. These are few" in text
     assert "- bf16: not measured, this machine does not calculate in it" in text
