@@ -14,7 +14,7 @@ a second for each size, so the predictor pads photos to few of them (`LONG_STRID
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class OpenVinoTrunk:
         for file in (path, path.with_suffix(".bin")):
             if not file.is_file():
                 raise ConfigError(f"{file}: no such file; make it anew: `maskserve package --precision int8`")
-        self._settings = {
+        settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             # Pinned threads of two workers would share the first cores and leave the others idle
@@ -60,17 +60,18 @@ class OpenVinoTrunk:
             # its compiler ends the process at some networks with group norm, and was not seen to make any faster
             "SNIPPETS_MODE": "DISABLE",
         }
-        self._core = openvino.Core()
+        core = openvino.Core()
         try:
-            self._model = self._core.read_model(path)
+            model = core.read_model(path)
         except RuntimeError as error:
             last = (str(error).strip().splitlines() or ["no reason given"])[-1]
             raise ConfigError(f"{path}: OpenVINO cannot load it: {last}") from error
-        names = [str(output.any_name) for output in self._model.outputs]
+        names = [str(output.any_name) for output in model.outputs]
         if {name.partition("/")[0] + "/" for name in names} != {_FEATURE, _LOGITS, _DELTAS}:
             raise ConfigError(f"{path}: no trunk of `maskserve package`: its outputs are {', '.join(names)}")
         self._names = names
-        self._request = lru_cache(SIZES_KEPT)(self._compiled)
+        # of no method: in a circle of references the garbage collector decides what is taken down first, and when
+        self._request = lru_cache(SIZES_KEPT)(partial(_request, core, model, settings))
 
     def __call__(self, pixels: Tensor) -> TrunkOutput:
         """See `maskserve.modeling.trunk.Trunk`."""
@@ -92,11 +93,12 @@ class OpenVinoTrunk:
         found = request.infer({0: nhwc.numpy()}, share_inputs=True, share_outputs=shared)
         return [torch.from_numpy(found[place]) for place in range(len(self._names))]
 
-    def _compiled(self, shape: tuple[int, ...]) -> Any:
-        """An inference request for inputs of that shape."""
-        model = self._model.clone()
-        model.reshape(list(shape))
-        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+
+def _request(core: Any, model: Any, settings: dict[str, Any], shape: tuple[int, ...]) -> Any:
+    """An inference request of the model, compiled for inputs of that shape."""
+    model = model.clone()
+    model.reshape(list(shape))
+    return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
 def output_names(features: list[str], levels: int) -> list[str]:
