@@ -13,7 +13,6 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from maskserve.comparison.results import ARM_NAMES, ArmFacts, ArmName
-from maskserve.modeling.config import load_cfg
 from maskserve.modeling.device import check_precision, pick_device
 from maskserve.modeling.network import BASIC_BLOCK_CHANNELS, BASIC_BLOCK_DEPTHS, DEFAULT_RES2_CHANNELS
 from maskserve.modeling.openvino_trunk import TRUNK_FILES
@@ -56,8 +55,7 @@ def open_arms(runs: tuple[Path, Path], scratch: Path) -> tuple[Arm, Arm]:
     ]
     folders, variants = zip(*opened, strict=True)
     contents = [read_run(folder) for folder in folders]
-    cfgs = [load_cfg(folder / "config.yaml") for folder in folders]
-    labels = _labels((cfgs[0], cfgs[1]), runs)
+    labels = _labels((contents[0].cfg, contents[1].cfg), runs)
     a, b = (
         Arm(
             name=name,
@@ -65,10 +63,10 @@ def open_arms(runs: tuple[Path, Path], scratch: Path) -> tuple[Arm, Arm]:
             folder=RunFolder(folder),
             variant=variant,
             predictor=variant.predictor(RunFolder(folder)),
-            facts=_facts(name, label, run, content.facts, cfg, variant),
+            facts=_facts(name, label, run, content.facts, content.cfg, variant),
         )
-        for name, label, run, folder, variant, content, cfg in zip(
-            ARM_NAMES, labels, runs, folders, variants, contents, cfgs, strict=True
+        for name, label, run, folder, variant, content in zip(
+            ARM_NAMES, labels, runs, folders, variants, contents, strict=True
         )
     )
     return a, b

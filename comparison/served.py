@@ -74,11 +74,10 @@ def check_server(server: Server, arms: Sequence[Arm], packages: Mapping[ArmName,
             served, ours = answer.model.archive_digest, packages[arm.name].archive_digest
             if served != ours:
                 raise ConfigError(
-                    f"what TorchServe serves as {name} is not {arm.path} (digest "
-                    f"{served[:12]}, the run's is {ours[:12]}): other weights, fewer proposals, or packaged by another "
-                    "version of maskserve. Compare the archive "
-                    f"that TorchServe loaded, or run `maskserve package {arm.path}` and start TorchServe again, or say "
-                    f"which model it is with --model-{arm.name}"
+                    f"what TorchServe serves as {name} is not {arm.path} (digest {served[:12]}, the run's is "
+                    f"{ours[:12]}): other weights, fewer proposals, or packaged by another version of maskserve. "
+                    f"Compare the archive that TorchServe loaded, or run `maskserve package {arm.path}` and start "
+                    f"TorchServe again, or say which model it is with --model-{arm.name}"
                 )
 
 

@@ -3,8 +3,8 @@
     trunk.xml + trunk.bin ─▶ compiled for this CPU and a size ─▶ pixels ─▶ TrunkOutput, of the same form as torch's
 
 The model's input and outputs are NHWC and named by `feature_name`, `logits_name` and `deltas_name`
-(`maskserve.training.quantize` writes them so), and NHWC is channels last in memory: no tensor is copied on its way in
-or out. The graph is data, read without running code of it.
+(`maskserve.training.quantize` writes them so), and NHWC is channels last in memory: no tensor of a single image is
+copied on its way in or out. The graph is data, read without running code of it.
 
 Its height, width and batch are free, but it is compiled for one size at a time: compiled once for all of them, int8 on
 a CPU with AMX ends the process at some sizes (OpenVINO's issue 37577), and takes longer at the others. That costs about
@@ -37,7 +37,7 @@ _FEATURE, _LOGITS, _DELTAS = "feature/", "logits/", "deltas/"
 class OpenVinoTrunk:
     """A `maskserve.modeling.trunk.Trunk` on the CPU, with as many threads as torch has when it is made.
 
-    What a call returns lies in OpenVINO's memory and holds until the next call.
+    What a call returns may lie in OpenVINO's memory and holds until the next call.
 
     Args:
         path: trunk.xml; trunk.bin lies beside it.
@@ -76,10 +76,11 @@ class OpenVinoTrunk:
     def __call__(self, pixels: Tensor) -> TrunkOutput:
         """See `maskserve.modeling.trunk.Trunk`."""
         nhwc = pixels.permute(0, 2, 3, 1).contiguous()
-        images = nhwc.split(1)
-        # one at a time: batches would be further sizes, and are no faster on a CPU
-        found = [self._infer(image, shared=len(images) == 1) for image in images]
-        places = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True)]
+        if len(nhwc) == 1:
+            places = self._infer(nhwc, shared=True)
+        else:  # one at a time: batches would be further sizes, and are no faster on a CPU
+            found = [self._infer(image, shared=False) for image in nhwc.split(1)]
+            places = [torch.cat(parts) for parts in zip(*found, strict=True)]
         outputs = {name: place.permute(0, 3, 1, 2) for name, place in zip(self._names, places, strict=True)}
         return TrunkOutput(
             {name.removeprefix(_FEATURE): value for name, value in outputs.items() if name.startswith(_FEATURE)},

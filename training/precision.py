@@ -64,8 +64,7 @@ class Request:
     """Points of mask AP, in place of BUDGETS."""
 
     def budgets(self) -> dict[Precision, float]:
-        asked = self.accuracy_budget
-        return {name: most if asked is None else asked for name, most in BUDGETS.items()}
+        return dict(BUDGETS) if self.accuracy_budget is None else dict.fromkeys(BUDGETS, self.accuracy_budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +178,15 @@ def _fastest(
     records = [one for one in dataset_dicts(judges) if photos.val_ids is None or one["image_id"] in photos.val_ids]
     keep_freed_memory()  # as a worker does: fresh memory costs fp32, whose activations are larger, more time
     precisions, left_out = _candidates()
-    counts = [None, FEWER_PROPOSALS] if folder.load_cfg().MODEL.RPN.POST_NMS_TOPK_TEST > FEWER_PROPOSALS else [None]
+    exact = AS_TRAINED.predictor(folder)
+    counts = [None, FEWER_PROPOSALS] if exact.cfg.MODEL.RPN.POST_NMS_TOPK_TEST > FEWER_PROPOSALS else [None]
     timed = spread(records, LATENCY_PHOTOS)
     calibrated = min(CALIBRATION_PHOTOS, len(photos.records)) if "int8" in precisions else 0
     step = _counted(on_step, calibrated + len(precisions) * len(counts) * len(records) + len(timed))
-    trunk = None
-    if "int8" in precisions:
-        trunk = write_int8_trunk(AS_TRAINED.predictor(folder), photos.records, scratch, step)
+    trunk = write_int8_trunk(exact, photos.records, scratch, step) if "int8" in precisions else None
     variants = [Variant(name, trunk if name == "int8" else None, count) for name in precisions for count in counts]
-    rows = _measured([variant.predictor(folder) for variant in variants], judges, photos, timed, step)
+    others = [variant.predictor(folder) for variant in variants if variant != AS_TRAINED]
+    rows = _measured([exact, *others], judges, photos, timed, step)
     which = "val.json" if photos.val_ids is None else "every tenth training photo, which did not train the weights"
     measurement = Measurement(rows, left_out, budgets, which, len(records), machine())
     return Choice(variants[rows.index(measurement.chosen)], measurement)

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from maskserve.training.variant import Variant
 
 
 def load_predictor(run: Path | str, precision: str = "fp32", device: str = "cpu", trunk: Path | str = "") -> Any:
     """The predictor of a run folder, in a process set up like a worker's.
 
     Args:
-        trunk: trunk.xml of `int8_trunk`; for int8 only, which takes as many proposals as `int8_variant` says.
+        trunk: trunk.xml of `int8_trunk`; for int8 only.
     """
     import torch
 
-    from maskserve.modeling.device import Precision
     from maskserve.modeling.process import prepare_process
     from maskserve.training.run_folder import RunFolder
-    from maskserve.training.variant import Variant
 
     prepare_process(torch.get_num_threads())
-    variant = int8_variant(Path(trunk)) if trunk else Variant(cast(Precision, precision))
-    return variant.predictor(RunFolder(Path(run)), device=device)
+    return variant(precision, Path(trunk) if trunk else None).predictor(RunFolder(Path(run)), device=device)
 
 
-def int8_variant(trunk: Path) -> Any:
-    """int8 as `maskserve package --precision auto` tries it last and fastest."""
+def variant(precision: str, trunk: Path | None = None) -> Variant:
+    """How ours is run in a precision: int8 with fewer proposals, as `package --precision auto` tries it, too."""
+    from maskserve.modeling.device import Precision
     from maskserve.training.precision import FEWER_PROPOSALS
     from maskserve.training.variant import Variant
 
-    return Variant("int8", trunk, FEWER_PROPOSALS)
+    return Variant(cast(Precision, precision), trunk, FEWER_PROPOSALS if precision == "int8" else None)
 
 
 def int8_trunk(run: str, photo: str) -> Callable[[], dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.clients import Post
-from benchmarks.ours.predictor import int8_variant
+from benchmarks.ours.predictor import variant
 from benchmarks.servers import Server, free_port
 from benchmarks.subject import ROOT
 from maskserve.training.layouts import Layout
@@ -29,7 +29,7 @@ def make_archive(store: Path, name: str, run: Path, *, trunk: Path | None = None
     settings = ServingSettings(score_threshold=0.0)
     if layout:
         settings = settings.tuned(layout)
-    choice = Choice(int8_variant(trunk)) if trunk else Choice()
+    choice = Choice(variant("int8" if trunk else "fp32", trunk))
     return package_run(run, store, name=name, settings=settings, choice=choice).path
 
 

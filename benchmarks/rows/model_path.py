@@ -11,6 +11,7 @@ from benchmarks import models
 from benchmarks.bench import Bench
 from benchmarks.floor import floor_ms
 from benchmarks.machine import PRECISIONS, why_not
+from benchmarks.ours.predictor import variant
 from benchmarks.results import Claim, Row, not_measured, ratio_row
 from benchmarks.rows import Group
 from benchmarks.subject import TUNED_MALLOC, Subject, Turn
@@ -105,11 +106,8 @@ def flops(run: Path, size: int, precision: str) -> int:
     from maskserve.modeling.complexity import measure_complexity
     from maskserve.modeling.config import load_cfg
     from maskserve.modeling.predictor import network_size
-    from maskserve.training.precision import FEWER_PROPOSALS
 
-    cfg = load_cfg(run / "config.yaml")
-    if precision == "int8":
-        cfg.MODEL.RPN.POST_NMS_TOPK_TEST = FEWER_PROPOSALS
+    cfg = variant(precision).cfg(load_cfg(run / "config.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     seen = network_size(models.PHOTO_SIZE, size, cfg.INPUT.MAX_SIZE_TEST)
     return measure_complexity(build_model(cfg), seen).flops

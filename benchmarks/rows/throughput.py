@@ -15,7 +15,7 @@ from functools import partial
 from benchmarks.bench import Bench
 from benchmarks.clients import Load, Post, closed_loop
 from benchmarks.ours import product
-from benchmarks.ours.predictor import int8_variant
+from benchmarks.ours.predictor import variant
 from benchmarks.results import Claim, Row, failed, ratio_row
 from benchmarks.rows import Group
 from benchmarks.rows.served import (
@@ -85,12 +85,11 @@ def _throughput(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
 
 def _tuned(bench: Bench, arm: Arm) -> Layout:
     from maskserve.training.tuning import tune
-    from maskserve.training.variant import AS_TRAINED
 
     bench.say(f"tuning {arm}")
     run = bench.run(arm.backbone, arm.size)
-    variant = int8_variant(bench.int8_trunk(arm.backbone)) if arm.precision == "int8" else AS_TRAINED
-    found = tune(run, [bench.photo], objective="throughput", variant=variant, seconds=TUNE_S)
+    how = variant(arm.precision, bench.int8_trunk(arm.backbone) if arm.precision == "int8" else None)
+    found = tune(run, [bench.photo], objective="throughput", variant=how, seconds=TUNE_S)
     return found.chosen.layout
 
 
