@@ -14,7 +14,8 @@ from detectron2.modeling import build_model
 from maskserve.comparison.arms import Arm
 from maskserve.comparison.results import ArmCost, ArmName, Cost
 from maskserve.modeling.complexity import measure_complexity
-from maskserve.modeling.predictor import Predictor, network_size
+from maskserve.modeling.pixels import network_size
+from maskserve.modeling.predictor import Predictor
 from maskserve.training.latency import alternate, machine
 from maskserve.training.loader import Record
 from maskserve.training.measured_worker import peak_memory

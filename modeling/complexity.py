@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskserve.modeling.predictor import network_size
+from maskserve.modeling.pixels import network_size
 
 MASK_INSTANCES = 10
 PHOTO_ASPECT = (3, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -25,6 +26,11 @@ def has_fast_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Whatever asks for the GPU without naming one means this one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def check_precision(precision: str, device: str) -> Precision:

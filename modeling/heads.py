@@ -38,10 +38,10 @@ class Float32Pooler(nn.Module):
 
     def __init__(self, pooler: ROIPooler, dtype: torch.dtype) -> None:
         super().__init__()
-        self._pooler, self._dtype = pooler, dtype
+        self.pooler, self._dtype = pooler, dtype
 
     def forward(self, features: list[Tensor], box_lists: list[Boxes]) -> Tensor:
-        pooled: Tensor = self._pooler([feature.float() for feature in features], box_lists)
+        pooled: Tensor = self.pooler([feature.float() for feature in features], box_lists)
         return pooled.to(self._dtype, memory_format=torch.channels_last)
 
 

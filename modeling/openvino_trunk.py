@@ -8,7 +8,7 @@ copied on its way in or out. The graph is data, read without running code of it.
 
 Its height, width and batch are free, but it is compiled for one size at a time: compiled once for all of them, int8 on
 a CPU with AMX ends the process at some sizes (OpenVINO's issue 37577), and takes longer at the others. That costs about
-a second for each size, so the predictor pads photos to few of them (`LONG_STRIDE`).
+a second for each size, so photos are padded to few of them (`maskserve.modeling.pixels.LONG_STRIDE`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from maskserve.modeling.trunk import TrunkOutput
 from maskserve.protos.errors import ConfigError
 
 TRUNK_FILES = ("trunk.bin", "trunk.xml")
-LONG_STRIDE = 128
-"""px: of what the longer side of a photo is padded to a multiple. 608 × 608…1066 px has five sizes either way up."""
 SIZES_KEPT = 10
 """Compiled ones, each with its own activations in memory: 80 MB of MobileNetV2, 170 MB of ResNet-50 at 608 px."""
 _FEATURE, _LOGITS, _DELTAS = "feature/", "logits/", "deltas/"

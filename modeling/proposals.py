@@ -30,9 +30,16 @@ def propose(
         logits, deltas: of each level, see `maskserve.modeling.trunk.TrunkOutput`.
         sizes: (height, width) of each image without its padding.
     """
-    anchors = rpn.anchor_generator(list(logits))  # it asks a map for its size only
+    return best_of_levels(rpn, *flat_levels(rpn, logits, deltas), sizes)
+
+
+def flat_levels(
+    rpn: RPN, logits: Sequence[Tensor], deltas: Sequence[Tensor]
+) -> tuple[list[Boxes], list[Tensor], list[Tensor]]:
+    """The anchors of each level, and their logits (B, h · w · A) and deltas (B, h · w · A, 4)."""
+    anchors: list[Boxes] = rpn.anchor_generator(list(logits))  # it asks a map for its size only
     by_anchor = [one.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in deltas]
-    return best_of_levels(rpn, anchors, [one.permute(0, 2, 3, 1).flatten(1) for one in logits], by_anchor, sizes)
+    return anchors, [one.permute(0, 2, 3, 1).flatten(1) for one in logits], by_anchor
 
 
 def best_of_levels(
@@ -50,7 +57,7 @@ def best_of_levels(
     Raises:
         FloatingPointError: a number is infinite or NaN in training.
     """
-    levels = [_best(rpn, *level) for level in zip(logits, deltas, anchors, strict=True)]
+    levels = [best_of_level(rpn, *level) for level in zip(logits, deltas, anchors, strict=True)]
     scores = torch.cat([score for score, _ in levels], 1)
     boxes = torch.cat([box for _, box in levels], 1)
     level_ids = torch.cat(
@@ -59,8 +66,8 @@ def best_of_levels(
     return [_kept(rpn, *image, level_ids) for image in zip(scores, boxes, sizes, strict=True)]
 
 
-def _best(rpn: RPN, logits: Tensor, deltas: Tensor, anchors: Boxes) -> tuple[Tensor, Tensor]:
-    """(scores (B, k), boxes (B, k, 4)) of a level's best positions, float32."""
+def best_of_level(rpn: RPN, logits: Tensor, deltas: Tensor, anchors: Boxes) -> tuple[Tensor, Tensor]:
+    """(scores (B, k), boxes (B, k, 4)) of a level's best positions, best first, float32."""
     limit = min(logits.shape[1], rpn.pre_nms_topk[rpn.training])
     scores, chosen = logits.float().topk(limit, dim=1)
     picked = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).reshape(-1, 4)

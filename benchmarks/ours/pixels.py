@@ -58,7 +58,7 @@ def decode_and_resize(photo: str, short_side: int) -> Step:
 def network_pixels(data: bytes, short_side: int) -> np.ndarray:
     """uint8 (h, w, 3) RGB as the network of a worker sees a file."""
     from maskserve.imaging.decode import decode_near
-    from maskserve.modeling.predictor import network_size
+    from maskserve.modeling.pixels import network_size
     from maskserve.modeling.resize import resize
 
     def seen_at(size: tuple[int, int]) -> tuple[int, int]:

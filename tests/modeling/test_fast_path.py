@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, ImageList
 from torch import Tensor, nn
 
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.heads import Float32Pooler
-from maskserve.modeling.predictor import Predictor, resize
+from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
-from maskserve.training.presets import ARMS, resolve_cfg
-
-CLASSES = ("giant panda", "red panda")
-TINY = (
-    "MODEL.DEVICE",
-    "cpu",
-    "INPUT.MIN_SIZE_TEST",
-    "96",
-    "INPUT.MAX_SIZE_TEST",
-    "160",
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-    "0.01",
-)
-NETWORKS = {
-    "resnet50": ("resnet50", "quick"),
-    "resnet18 with GN": ("resnet50", "quick", "MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.NORM", "GN"),
-    "mobilenetv2 with full heads": ("mobilenetv2", "standard"),
-    "mobilenetv2, quick": ("mobilenetv2", "quick"),
-    "mobilenetv2 lite, stride 16": (
-        "mobilenetv2", "quick", "MODEL.LITE", "True", "MODEL.MOBILENETV2.OUTPUT_STRIDE", "16",
-    ),
-}  # fmt: skip
-
-
-def network(arm: str, preset: str, *overrides: str) -> tuple[CfgNode, nn.Module]:
-    """A random network whose batch norms have seen something, so that folding them is put to the test."""
-    cfg = resolve_cfg(ARMS[arm], preset=preset, recipe="none", class_count=2, seed=0, overrides=(*TINY, *overrides))
-    torch.manual_seed(1)
-    model = build_model(cfg)
-    generator = torch.Generator().manual_seed(2)
-    for name, tensor in model.state_dict().items():
-        if name.endswith(("running_mean", "norm.bias")):
-            tensor.normal_(0, 0.1, generator=generator)
-        elif name.endswith(("running_var", "norm.weight")):
-            tensor.uniform_(0.8, 1.2, generator=generator)
-        elif name.endswith("cls_score.weight"):
-            tensor.normal_(0, 0.2, generator=generator)  # or no score is far from the others
-    return cfg, model.eval()
-
-
-def as_detectron2(model: Any, cfg: CfgNode, images: list[np.ndarray]) -> list[Any]:
-    inputs = []
-    for image in images:
-        height, width = image.shape[:2]
-        scale = min(cfg.INPUT.MIN_SIZE_TEST / min(height, width), cfg.INPUT.MAX_SIZE_TEST / max(height, width))
-        pixels = resize(image, (int(height * scale + 0.5), int(width * scale + 0.5)))
-        pixels = pixels[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels
-        inputs.append({"image": torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype("float32"))})
-    with torch.inference_mode():
-        return list(model.inference(inputs, do_postprocess=False))
+from tests.networks import CLASSES, NETWORKS, as_detectron2, assert_same, network
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -77,19 +24,7 @@ def test_every_network_answers_as_detectron2_does(name: str):
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((120, 170), (200, 140))]
     theirs = as_detectron2(model, cfg, images)
     ours, _ = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")(images)
-    assert sum(len(one.scores) for one in ours) > 10
-    for expected, got, image in zip(theirs, ours, images, strict=True):
-        height, width = expected.image_size
-        scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
-        boxes = expected.pred_boxes.tensor.numpy() * scale
-        assert len(got.scores) == len(boxes)
-        # two scores that differ by rounding alone may change places
-        mine = [int(np.abs(got.boxes_xyxy - box).max(1).argmin()) for box in boxes]
-        assert sorted(mine) == list(range(len(boxes)))
-        np.testing.assert_allclose(got.scores[mine], expected.scores, atol=2e-4)
-        np.testing.assert_allclose(got.boxes_xyxy[mine], boxes, atol=0.05)
-        np.testing.assert_allclose(got.mask_probs[mine], expected.pred_masks[:, 0], atol=2e-3)
-        np.testing.assert_array_equal(got.class_ids[mine], expected.pred_classes)
+    assert_same(ours, theirs, images)
 
 
 def test_bfloat16_gives_nearly_the_same_answer_and_decides_in_float32():

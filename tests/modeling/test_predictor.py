@@ -8,7 +8,9 @@ import torch
 from detectron2.config import CfgNode
 
 from maskserve.modeling.loading import load_state_dict
-from maskserve.modeling.predictor import Predictor, network_size, padded_size, resize
+from maskserve.modeling.pixels import network_size, padded_size
+from maskserve.modeling.predictor import Predictor
+from maskserve.modeling.resize import resize
 from maskserve.protos.errors import ConfigError
 
 CLASSES = ("giant panda", "red panda")

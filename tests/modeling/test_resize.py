@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from maskserve.modeling.resize import resize
+from maskserve.modeling.resize import resize, resize_on_gpu
 
 
 def noise(size: tuple[int, int]) -> np.ndarray:
@@ -42,3 +43,14 @@ def test_views_and_images_that_may_not_be_written_to_are_resized_too():
     image = noise((20, 30))
     image.setflags(write=False)
     np.testing.assert_array_equal(resize(image[:, ::-1], (10, 15)), resize(image[:, ::-1].copy(), (10, 15)))
+
+
+@pytest.mark.parametrize("original", [(300, 401), (1199, 1601)])
+@pytest.mark.parametrize("wanted", [(96, 128), (400, 533), (9, 12), (1, 2), (300, 401)])
+def test_what_a_gpu_does_is_the_same_to_one_grey_level(wanted: tuple[int, int], original: tuple[int, int]):
+    """Here on the CPU: the same operators."""
+    image = noise((300, 401))
+    ours = resize_on_gpu(image, wanted, original, torch.device("cpu"))
+    assert ours.dtype == torch.float32
+    assert (ours == ours.round()).all()
+    assert np.abs(ours.numpy() - resize(image, wanted, original)).max() <= 1

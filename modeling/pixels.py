@@ -1,0 +1,82 @@
+"""Photos ─▶ the trunk's input: resized, normalised, padded to one size; where the network calculates.
+
+    uint8 RGB, any sizes ─▶ shortest edge as the config says ─▶ (x − mean) / std ─▶ 0 to the right and below
+
+On a GPU the photo itself crosses the bus, a twentieth of the bytes of what is made of it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from maskserve.modeling.resize import Size, as_tensor, resize, resize_on_gpu
+
+LONG_STRIDE = 128
+"""px: of what the longer side is padded to a multiple for a trunk that is compiled for one size at a time.
+608 × 608…1066 px has five sizes either way up."""
+
+
+class Pixels:
+    """Makes batches for one network.
+
+    Args:
+        cfg: of the model: its sizes and colour order.
+        mean, std: of the model, (3, 1, 1) in its colour order.
+        stride: px of what the network wants each side to be a multiple.
+        few_sizes: whether the longer side is padded to a multiple of LONG_STRIDE.
+    """
+
+    def __init__(self, cfg: CfgNode, mean: Tensor, std: Tensor, *, stride: int, few_sizes: bool) -> None:
+        self._mean, self._std = mean.flatten(), std.flatten()
+        self._bgr = cfg.INPUT.FORMAT == "BGR"
+        self._limits = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self._strides = (stride, LONG_STRIDE if few_sizes else stride)
+
+    def __call__(self, images: Sequence[np.ndarray], originals: Sequence[Size]) -> tuple[Tensor, list[Size]]:
+        """The trunk's input: float32 (B, 3, H, W), channels last, on the device of the model.
+
+        Args:
+            images: uint8 (h, w, 3) RGB.
+            originals: (height, width) of each photo, where it was decoded smaller.
+
+        Returns:
+            The batch, and each image's (height, width) in it.
+        """
+        sizes = [network_size(original, *self._limits) for original in originals]
+        height, width = padded_size(sizes, *self._strides)
+        batch = torch.zeros(len(sizes), height, width, 3, device=self._mean.device)
+        for place, image, size, original in zip(batch, images, sizes, originals, strict=True):
+            shown = self._resized(image, size, original)
+            inside = place[: size[0], : size[1]]
+            torch.sub(shown.flip(-1) if self._bgr else shown, self._mean, out=inside).div_(self._std)
+        return batch.permute(0, 3, 1, 2), sizes
+
+    def _resized(self, image: np.ndarray, size: Size, original: Size) -> Tensor:
+        """(*size, 3), 0..255."""
+        if self._mean.is_cuda:
+            return resize_on_gpu(image, size, original, self._mean.device)
+        return as_tensor(resize(image, size, original))
+
+
+def network_size(size: Size, min_size: int, max_size: int) -> Size:
+    """The size at which the network sees an image: shortest edge `min_size`, longest at most `max_size`.
+
+    The rule of Detectron2's ResizeShortestEdge, but never below 1 px (a 1 × 10,000 image is legal).
+    """
+    if min_size <= 0:
+        return size
+    height, width = size
+    scale = min(min_size / min(height, width), max_size / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def padded_size(sizes: Sequence[Size], stride: int, long_stride: int) -> Size:
+    """(height, width) that holds images of all `sizes`: multiples of `stride`, the longer one of `long_stride`."""
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    strides = (long_stride, stride) if height > width else (stride, long_stride)
+    return -(-height // strides[0]) * strides[0], -(-width // strides[1]) * strides[1]
