@@ -12,7 +12,7 @@ from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
 from maskserve.training.hooks import Quiet
 from maskserve.training.presets import ARMS, resolve_cfg
 from maskserve.training.run_folder import RunFolder
-from maskserve.training.trainer import build_trainer
+from maskserve.training.trainer import build_trainer, pad_to_few_sizes
 
 TINY = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "SOLVER.IMS_PER_BATCH", "2", "MODEL.DEVICE", "cpu")
 
@@ -37,3 +37,14 @@ def test_the_weight_of_the_mask_loss_scales_that_loss_alone(pandas: Path, tmp_pa
     for name, loss in plain.items():
         factor = 2.5 if name == "loss_mask" else 1.0
         assert torch.allclose(heavy[name], loss * factor), name
+
+
+def test_on_a_gpu_batches_have_few_sizes_and_the_weights_their_names():
+    cfg = resolve_cfg(ARMS["mobilenetv2"], preset="quick", recipe="none", class_count=2, seed=3, overrides=TINY)
+    model = build_model(cfg)
+    names = list(model.state_dict())
+    pad_to_few_sizes(model)
+    sizes = ((100, 130), (90, 260), (128, 128))
+    batches = [model.preprocess_image([{"image": torch.zeros(3, *size)}]).tensor.shape[2:] for size in sizes]
+    assert batches == [(128, 256), (128, 384), (128, 128)]
+    assert list(model.state_dict()) == names
