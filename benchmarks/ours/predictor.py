@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from benchmarks.rounds import time_each
 
 if TYPE_CHECKING:
     from maskserve.training.variant import Variant
@@ -55,20 +57,33 @@ def int8_trunk(run: str, photo: str) -> Callable[[], dict[str, Any]]:
     return step
 
 
-def segment(
-    run: str, photo: str, precision: str = "fp32", device: str = "cpu", batch: int = 1, trunk: str = ""
-) -> Callable[[], dict[str, Any]]:
-    """A step that answers a decoded photo, `batch` times at once."""
+def segment(run: str, photo: str, precision: str = "fp32") -> Callable[[], dict[str, Any]]:
+    """A step that answers a decoded photo."""
+    answer = _answering(photo, load_predictor(run, precision))
+    return lambda: {"instances": answer()}
+
+
+def segment_each(
+    cases: Mapping[str, tuple[str, int]], photo: str, precision: str, device: str = "cpu", trunk: str = ""
+) -> Callable[[], dict[str, dict[str, float]]]:
+    """A step that answers a decoded photo in each of the cases: (run folder, so many photos at once) by name."""
+    predictors = {run: load_predictor(run, precision, device, trunk) for run, _ in cases.values()}
+    answers = {name: _answering(photo, predictors[run], batch) for name, (run, batch) in cases.items()}
+    return lambda: time_each(answers)
+
+
+def _answering(photo: str, predictor: Any, batch: int = 1) -> Callable[[], int]:
+    """Answers the photo, `batch` times at once, and says how many instances it has."""
     from maskserve.imaging.decode import decode_rgb
     from maskserve.modeling.answer import to_segmentation
     from maskserve.protos.types import ModelInfo, SegmentOptions
 
-    predictor, image = load_predictor(run, precision, device, trunk), decode_rgb(Path(photo).read_bytes())
+    image = decode_rgb(Path(photo).read_bytes())
     options, model = SegmentOptions(score_threshold=0.0), ModelInfo("", "", "")
 
-    def step() -> dict[str, Any]:
+    def answer() -> int:
         predictions, _ = predictor([image] * batch)
         answers = [to_segmentation(one, options, predictor.class_names, model) for one in predictions]
-        return {"instances": len(answers[0].instances)}
+        return len(answers[0].instances)
 
-    return step
+    return answer

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from benchmarks.rounds import time_each
 
 
 def load_predictor(run: Path | str, device: str = "cpu") -> Any:
@@ -19,18 +22,24 @@ def load_predictor(run: Path | str, device: str = "cpu") -> Any:
     return DefaultPredictor(cfg)
 
 
-def segment(run: str, photo: str, device: str = "cpu", batch: int = 1) -> Callable[[], dict[str, Any]]:
-    """A step that segments a decoded photo; it takes one at a time, so a batch is a loop."""
+def segment_each(
+    cases: Mapping[str, tuple[str, int]], photo: str, device: str = "cpu"
+) -> Callable[[], dict[str, dict[str, float]]]:
+    """A step that segments a decoded photo in each of the cases: (run folder, so many photos) by name.
+
+    DefaultPredictor takes one photo at a time, so several are a loop.
+    """
     import cv2
 
-    predictor, image = load_predictor(run, device), cv2.imread(photo)
+    predictors = {run: load_predictor(run, device) for run, _ in cases.values()}
+    image = cv2.imread(photo)
 
-    def step() -> dict[str, Any]:
-        for _ in range(batch):
-            instances = predictor(image)["instances"].to("cpu")
-        return {"instances": len(instances)}
+    def one_by_one(predictor: Any, count: int) -> int:
+        return [len(predictor(image)["instances"].to("cpu")) for _ in range(count)][-1]
 
-    return step
+    return lambda: time_each(
+        {name: partial(one_by_one, predictors[run], count) for name, (run, count) in cases.items()}
+    )
 
 
 def segment_to_rle(run: str, photo: str) -> Callable[[], dict[str, Any]]:

@@ -27,22 +27,29 @@ def groups() -> list[Group]:
 
 
 def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
-    for claim in claims:
-        if why := why_no_gpu():
-            yield not_measured(claim, why)
-            continue
-        _, backbone, batch = claim.name.split(".")
-        common: dict[str, Any] = {
-            "run": bench.run(backbone, SIZE),
-            "photo": bench.photo,
-            "device": "cuda",
-            "batch": int(batch),
-        }
-        wanted = {
-            PEER: Subject("benchmarks.peers.predictor:segment", **common),
-            OURS: Subject("benchmarks.ours.predictor:segment", precision="bf16", **common),
-        }
-        with bench.subjects(wanted, title=claim.what) as steps:
-            turns = bench.turns(steps, title=claim.what, warm_ups=3)
-        peer, ours = ([turn.ms for turn in turns[name]] for name in wanted)
+    if why := why_no_gpu():
+        yield from (not_measured(claim, why) for claim in claims)
+        return
+    for backbone in models.TITLES:
+        if own := [claim for claim in claims if claim.name.split(".")[1] == backbone]:
+            yield from _of_backbone(bench, backbone, own)
+
+
+def _of_backbone(bench: Bench, backbone: str, claims: Sequence[Claim]) -> Iterator[Row]:
+    batches = [claim.name.rpartition(".")[2] for claim in claims]
+    run = str(bench.run(backbone, SIZE))
+    common: dict[str, Any] = {
+        "cases": {batch: (run, int(batch)) for batch in batches},
+        "photo": bench.photo,
+        "device": "cuda",
+    }
+    wanted = {
+        PEER: Subject("benchmarks.peers.predictor:segment_each", **common),
+        OURS: Subject("benchmarks.ours.predictor:segment_each", precision="bf16", **common),
+    }
+    title = f"GPU, {models.TITLES[backbone]}"
+    with bench.subjects(wanted, title=title) as steps:
+        turns = bench.turns(steps, title=title, warm_ups=2)
+    for claim, batch in zip(claims, batches, strict=True):
+        peer, ours = ([turn.told[batch]["ms"] for turn in turns[name]] for name in wanted)
         yield ratio_row(claim, peer, ours, (PEER, OURS), note=f"ms for {batch} photos")

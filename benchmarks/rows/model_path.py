@@ -1,4 +1,7 @@
-"""The model's way without decoding: resize, network, masks in the photo's frame; one photo, one process each."""
+"""The model's way without decoding: resize, network, masks in the photo's frame; one photo at a time.
+
+Each side is one process of its own, which takes the photo at every size in a turn.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from benchmarks.machine import PRECISIONS, why_not
 from benchmarks.ours.predictor import variant
 from benchmarks.results import Claim, Row, not_measured, ratio_row
 from benchmarks.rows import Group
-from benchmarks.subject import TUNED_MALLOC, Subject, Turn
+from benchmarks.subject import TUNED_MALLOC, Subject
 
 SIZES = (800, 480, 320)
 TARGETS = {
@@ -28,9 +31,8 @@ STOCK, TUNED = "DefaultPredictor", "DefaultPredictor, tuned malloc"
 
 def groups() -> list[Group]:
     return [
-        Group(f"{models.TITLES[name]} at {size} px", _claims(name, size), partial(_measure, name, size))
+        Group(models.TITLES[name], [claim for size in SIZES for claim in _claims(name, size)], partial(_measure, name))
         for name in models.BACKBONES
-        for size in SIZES
     ]
 
 
@@ -47,7 +49,7 @@ def _claims(backbone: str, size: int) -> list[Claim]:
     return claims
 
 
-def _measure(backbone: str, size: int, bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
+def _measure(backbone: str, bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
     possible = []
     for claim in claims:
         if why := why_not(_precision(claim)):
@@ -56,46 +58,52 @@ def _measure(backbone: str, size: int, bench: Bench, claims: Sequence[Claim]) ->
             possible.append(claim)
     if not possible:
         return
-    run = bench.run(backbone, size)
-    title = f"{models.TITLES[backbone]} {size} px"
-    with bench.subjects(_subjects(bench, backbone, run, possible), title=title) as steps:
+    runs = {size: bench.run(backbone, int(size)) for size in dict.fromkeys(map(_size, possible))}
+    title = models.TITLES[backbone]
+    with bench.subjects(_subjects(bench, backbone, runs, possible), title=title) as steps:
         turns = bench.turns(steps, title=title)
-    _check(turns)
-    for claim in possible:
-        yield _row(bench, run, size, claim, turns)
+    for size, run in runs.items():
+        told = {name: [turn.told[size] for turn in taken] for name, taken in turns.items() if size in taken[0].told}
+        _check(told)
+        times_ms = {name: [one["ms"] for one in ones] for name, ones in told.items()}
+        yield from (_row(bench, run, claim, times_ms) for claim in possible if _size(claim) == size)
 
 
-def _subjects(bench: Bench, backbone: str, run: Path, claims: Sequence[Claim]) -> dict[str, Subject]:
-    arguments: dict[str, Any] = {"run": run, "photo": bench.photo}
+def _subjects(bench: Bench, backbone: str, runs: Mapping[str, Path], claims: Sequence[Claim]) -> dict[str, Subject]:
+    """By name; each has the sizes that a claim needs."""
+
+    def arguments(own: Sequence[Claim]) -> dict[str, Any]:
+        sizes = dict.fromkeys(map(_size, own))
+        return {"cases": {size: (str(runs[size]), 1) for size in sizes}, "photo": bench.photo}
+
+    peer, ours = "benchmarks.peers.predictor:segment_each", "benchmarks.ours.predictor:segment_each"
     found: dict[str, Subject] = {}
-    if any(claim.against == STOCK for claim in claims):
-        found[STOCK] = Subject("benchmarks.peers.predictor:segment", **arguments)
-    if any(claim.against == TUNED for claim in claims):
-        found[TUNED] = Subject("benchmarks.peers.predictor:segment", environment=TUNED_MALLOC, **arguments)
+    for name, environment in ((STOCK, {}), (TUNED, TUNED_MALLOC)):
+        if own := [claim for claim in claims if claim.against == name]:
+            found[name] = Subject(peer, environment=environment, **arguments(own))
     for precision in dict.fromkeys(map(_precision, claims)):
         trunk = bench.int8_trunk(backbone) if precision == "int8" else ""
-        found[_ours(precision)] = Subject(
-            "benchmarks.ours.predictor:segment", precision=precision, trunk=trunk, **arguments
-        )
+        own = [claim for claim in claims if _precision(claim) == precision]
+        found[_ours(precision)] = Subject(ours, precision=precision, trunk=trunk, **arguments(own))
     return found
 
 
-def _check(turns: Mapping[str, Sequence[Turn]]) -> None:
+def _check(told: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """All did the same work."""
-    counts = {name: {turn.told["instances"] for turn in taken} for name, taken in turns.items()}
+    counts = {name: {one["instances"] for one in ones} for name, ones in told.items()}
     if len(set().union(*counts.values())) != 1:
         raise RuntimeError(f"not all found the same number of instances: {counts}")
 
 
-def _row(bench: Bench, run: Path, size: int, claim: Claim, turns: Mapping[str, Sequence[Turn]]) -> Row:
+def _row(bench: Bench, run: Path, claim: Claim, times_ms: Mapping[str, Sequence[float]]) -> Row:
     ours = _ours(_precision(claim))
-    own = [turn.ms for turn in turns[ours]]
+    own = times_ms[ours]
     if claim.unit == "×":
-        return ratio_row(claim, [turn.ms for turn in turns[claim.against]], own, (claim.against, ours))
+        return ratio_row(claim, times_ms[claim.against], own, (claim.against, ours))
     peak = bench.peaks[_precision(claim)]
     if isinstance(peak, str):
         return not_measured(claim, peak)
-    least_ms = floor_ms(flops(run, size, _precision(claim)), peak)
+    least_ms = floor_ms(flops(run, int(_size(claim)), _precision(claim)), peak)
     return Row(claim, tuple(100 * least_ms / ms for ms in own), {ours: tuple(own), "floor": (least_ms,)})
 
 
@@ -105,12 +113,16 @@ def flops(run: Path, size: int, precision: str) -> int:
 
     from maskserve.modeling.complexity import measure_complexity
     from maskserve.modeling.config import load_cfg
-    from maskserve.modeling.predictor import network_size
+    from maskserve.modeling.pixels import network_size
 
     cfg = variant(precision).cfg(load_cfg(run / "config.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     seen = network_size(models.PHOTO_SIZE, size, cfg.INPUT.MAX_SIZE_TEST)
     return measure_complexity(build_model(cfg), seen).flops
+
+
+def _size(claim: Claim) -> str:
+    return claim.name.split(".")[2]
 
 
 def _precision(claim: Claim) -> str:
