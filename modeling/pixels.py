@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from maskserve.modeling.resize import Size, as_tensor, resize, resize_on_gpu
+from maskserve.modeling.resize import Size, resize, resize_on_gpu
 
 LONG_STRIDE = 128
 """px: of what the longer side is padded to a multiple for a trunk that is compiled for one size at a time.
@@ -33,6 +34,8 @@ class Pixels:
 
     def __init__(self, cfg: CfgNode, mean: Tensor, std: Tensor, *, stride: int, few_sizes: bool) -> None:
         self._mean, self._std = mean.flatten(), std.flatten()
+        levels = torch.arange(256, dtype=torch.float32)[:, None]
+        self._table = ((levels - self._mean.cpu()) / self._std.cpu()).numpy()[:, None]
         self._bgr = cfg.INPUT.FORMAT == "BGR"
         self._limits = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         self._strides = (stride, LONG_STRIDE if few_sizes else stride)
@@ -51,16 +54,14 @@ class Pixels:
         height, width = padded_size(sizes, *self._strides)
         batch = torch.zeros(len(sizes), height, width, 3, device=self._mean.device)
         for place, image, size, original in zip(batch, images, sizes, originals, strict=True):
-            shown = self._resized(image, size, original)
             inside = place[: size[0], : size[1]]
-            torch.sub(shown.flip(-1) if self._bgr else shown, self._mean, out=inside).div_(self._std)
+            if inside.is_cuda:
+                shown = resize_on_gpu(image, size, original, inside.device)
+                torch.sub(shown.flip(-1) if self._bgr else shown, self._mean, out=inside).div_(self._std)
+            else:
+                seen = np.ascontiguousarray(resize(image, size, original)[:, :, :: -1 if self._bgr else 1])
+                cv2.LUT(seen, self._table, dst=inside.numpy())  # the same numbers in one pass instead of two
         return batch.permute(0, 3, 1, 2), sizes
-
-    def _resized(self, image: np.ndarray, size: Size, original: Size) -> Tensor:
-        """(*size, 3), 0..255."""
-        if self._mean.is_cuda:
-            return resize_on_gpu(image, size, original, self._mean.device)
-        return as_tensor(resize(image, size, original))
 
 
 def network_size(size: Size, min_size: int, max_size: int) -> Size:

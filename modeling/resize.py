@@ -27,7 +27,7 @@ def resize(image: np.ndarray, size: Size, original: Size | None = None) -> np.nd
     """
     if image.shape[:2] == size:
         return image
-    done = _resample(as_tensor(image).permute(2, 0, 1), size, original or _size(image))
+    done = _resample(_as_tensor(image)[None].permute(0, 3, 1, 2), size, original or _size(image))
     return np.ascontiguousarray(done.permute(1, 2, 0).numpy())
 
 
@@ -35,28 +35,28 @@ def resize_on_gpu(image: np.ndarray, size: Size, original: Size, device: torch.d
     """The same, to a grey level, on `device`: float32 (*size, 3) of whole numbers."""
     if max(here / wanted for here, wanted in zip(image.shape, size, strict=False)) > MOST_SHRINK_ON_GPU:
         image = resize(image, size, original)
-    pixels = as_tensor(image)
+    pixels = _as_tensor(image)
     if device.type == "cuda":
         pixels = pixels.pin_memory()  # so that this process need not wait for the copy
     pixels = pixels.to(device, non_blocking=True)
     if image.shape[:2] == size:
         return pixels.float()
-    done = _resample(pixels.permute(2, 0, 1).float().contiguous(), size, original)
+    done = _resample(pixels[None].permute(0, 3, 1, 2).float().contiguous(), size, original)
     return done.round_().clamp_(0, 255).permute(1, 2, 0)
 
 
-def _resample(pixels: Tensor, size: Size, original: Size) -> Tensor:
-    """(3, h, w) ─▶ (3, *size)"""
-    here = pixels.shape[1:]
+def _resample(batch: Tensor, size: Size, original: Size) -> Tensor:
+    """(1, 3, h, w) ─▶ (3, *size); on a CPU twice as fast where it sees that the batch is channels last."""
+    here = batch.shape[2:]
     # the pixels that the photo itself fills, 500.25 of 501
     filled = [side / round(side / pixels) for side, pixels in zip(original, here, strict=True)]
     scales = [wanted / pixels for wanted, pixels in zip(size, filled, strict=True)]
     # interpolate() itself takes a size or scales, never both
-    done: Tensor = torch.ops.aten._upsample_bilinear2d_aa(pixels[None], list(size), False, *scales)
+    done: Tensor = torch.ops.aten._upsample_bilinear2d_aa(batch, list(size), False, *scales)
     return done[0]
 
 
-def as_tensor(image: np.ndarray) -> Tensor:
+def _as_tensor(image: np.ndarray) -> Tensor:
     """The image's own memory where torch can use it, else a copy."""
     return torch.from_numpy(np.require(image, requirements=("C", "W")))
 

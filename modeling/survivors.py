@@ -12,6 +12,8 @@ Shape shorthand: G groups, N boxes of each.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,5 @@ def _overlap(boxes: Tensor) -> Tensor:
     return shared / _pairs(torch.add, area).sub_(shared)
 
 
-def _pairs(of: object, values: Tensor) -> Tensor:
-    done: Tensor = of(values[:, :, None], values[:, None, :])  # type: ignore[operator]
-    return done
+def _pairs(of: Callable[[Tensor, Tensor], Tensor], values: Tensor) -> Tensor:
+    return of(values[:, :, None], values[:, None, :])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskserve.modeling.resize import resize, resize_on_gpu
+from maskserve.modeling.resize import _resample, resize, resize_on_gpu
 
 
 def noise(size: tuple[int, int]) -> np.ndarray:
@@ -32,6 +32,12 @@ def test_the_last_pixel_of_a_smaller_decode_may_lie_partly_outside():
     small = np.broadcast_to(quarter[None, :, None], (10, 251, 3)).round().astype(np.uint8)
     expected = np.asarray(Image.fromarray(photo).resize((100, 4), Image.Resampling.BILINEAR))
     assert np.abs(resize(small, (4, 100), (40, 1001)).astype(int) - expected).max() <= 1
+
+
+def test_the_resized_pixels_come_as_they_lie_in_memory():
+    """A batch that torch does not take for channels last is resized in a third of the speed, and copied."""
+    batch = torch.from_numpy(noise((90, 120)))[None].permute(0, 3, 1, 2)
+    assert _resample(batch, (40, 50), (90, 120)).permute(1, 2, 0).is_contiguous()
 
 
 def test_an_image_of_the_wanted_size_is_left_as_it_is():

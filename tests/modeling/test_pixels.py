@@ -1,0 +1,36 @@
+"""The trunk's input: every photo in its corner of the batch, normalised, in the model's colour order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+
+from maskserve.modeling.pixels import Pixels, network_size
+from maskserve.modeling.resize import resize
+
+MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("sizes", [[(64, 64)], [(1, 1)], [(1, 300)], [(300, 1)], [(90, 120), (120, 90), (64, 128)]])
+def test_pixels_are_normalised_in_float32_and_padded_with_zero(
+    small_cfg: CfgNode, sizes: list[tuple[int, int]], order: str
+):
+    cfg = small_cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.FORMAT = order
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    made = Pixels(cfg, MEAN.view(3, 1, 1), STD.view(3, 1, 1), stride=32, few_sizes=False)
+    batch, seen = made(images, sizes)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert all(side % 32 == 0 for side in batch.shape[2:])
+    for place, image, size, (height, width) in zip(batch, images, sizes, seen, strict=True):
+        assert (height, width) == network_size(size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        shown = torch.from_numpy(resize(image, (height, width), size).copy())
+        expected = ((shown.flip(-1) if order == "BGR" else shown) - MEAN) / STD
+        torch.testing.assert_close(place[:, :height, :width], expected.permute(2, 0, 1), rtol=0, atol=0)
+        assert not place[:, height:].any()
+        assert not place[:, :, width:].any()
