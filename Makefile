@@ -32,7 +32,7 @@ up: setup ## train what is missing, then serve both arms (DATA=folder: on your o
 test: setup ## all tests, the real TorchServe included
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-bench: setup ## everything beside its peers, in 11 minutes on two quiet AVX2 cores; writes docs/benchmarks.md
+bench: setup ## everything beside its peers, in 11 to 18 minutes on two quiet cores; writes docs/benchmarks.md
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
 

@@ -169,10 +169,10 @@ class Predictor:
         if self._one_pass is None:
             return None
         most = max(1, PIXELS_AT_ONCE // pixels[0, 0].numel())
-        measures = torch.tensor(sizes, dtype=torch.float32, device=self._device)
-        parts = zip(pixels.split(most), measures.split(most), strict=True)
+        inner = torch.tensor(sizes, dtype=torch.float32, device=self._device)
+        parts = zip(pixels.split(most), inner.split(most), strict=True)
         found = [[column.cpu() for column in self._one_pass(*part)] for part in parts]
-        *columns, complete = (torch.cat(parts) for parts in zip(*found, strict=True))
+        *columns, complete = map(torch.cat, zip(*found, strict=True))
         if not complete.all():
             return None
         return [Detections(*(column[one[1] > NOTHING] for column in one)) for one in zip(*columns, strict=True)]
