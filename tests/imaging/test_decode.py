@@ -259,7 +259,8 @@ def test_a_big_jpeg_that_is_cut_off_is_unreadable_at_any_scale(keep: float) -> N
 @pytest.mark.kit
 def test_real_photos_of_12_megapixels_are_seen_as_if_decoded_whole(kit: Path) -> None:
     """Within 0.3 grey levels on average of Pillow's decode and bilinear resize, at every size that networks use."""
-    predictor = pytest.importorskip("maskserve.modeling.predictor")
+    network_size = pytest.importorskip("maskserve.modeling.pixels").network_size
+    resize = pytest.importorskip("maskserve.modeling.resize").resize
     differences: dict[int, list[float]] = {short_px: [] for short_px in (128, 320, 480, 800)}
     for path in sorted((kit / "datasets").rglob("*.jpg"))[::27]:
         photo = Image.open(path).convert("RGB")
@@ -268,10 +269,10 @@ def test_real_photos_of_12_megapixels_are_seen_as_if_decoded_whole(kit: Path) ->
         data = encoded(big, "JPEG", quality=90)
         whole = Image.open(BytesIO(data))
         for short_px, found in differences.items():
-            seen_at = partial(predictor.network_size, min_size=short_px, max_size=short_px * 5 // 3)
+            seen_at = partial(network_size, min_size=short_px, max_size=short_px * 5 // 3)
             pixels, size = decode_near(data, seen_at)
             assert pixels.shape[0] < size[0]
             height, width = seen_at(size)
             expected = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR), np.int16)
-            found.append(float(np.abs(predictor.resize(pixels, (height, width), size) - expected).mean()))
+            found.append(float(np.abs(resize(pixels, (height, width), size) - expected).mean()))
     assert {short_px: np.mean(found) for short_px, found in differences.items() if np.mean(found) > 0.3} == {}
