@@ -14,7 +14,6 @@ from detectron2.modeling import build_model
 from maskserve.comparison.arms import Arm
 from maskserve.comparison.results import ArmCost, ArmName, Cost
 from maskserve.modeling.complexity import measure_complexity
-from maskserve.modeling.pixels import network_size
 from maskserve.modeling.predictor import Predictor
 from maskserve.training.latency import alternate, machine
 from maskserve.training.loader import Record
@@ -83,4 +82,4 @@ def _median_size(predictor: Predictor, records: Sequence[Record]) -> tuple[int, 
     """(height, width) at which the network sees the photo in the middle of those sorted by area."""
     by_area = sorted((record["height"] * record["width"], record["height"], record["width"]) for record in records)
     _, height, width = by_area[len(by_area) // 2]
-    return network_size((height, width), predictor.cfg.INPUT.MIN_SIZE_TEST, predictor.cfg.INPUT.MAX_SIZE_TEST)
+    return predictor.network_size((height, width))

@@ -50,7 +50,7 @@ class Pixels:
         Returns:
             The batch, and each image's (height, width) in it.
         """
-        sizes = [network_size(original, *self._limits) for original in originals]
+        sizes = [self.network_size(original) for original in originals]
         height, width = padded_size(sizes, *self._strides)
         batch = torch.zeros(len(sizes), height, width, 3, device=self._mean.device)
         for place, image, size, original in zip(batch, images, sizes, originals, strict=True):
@@ -62,6 +62,10 @@ class Pixels:
                 seen = np.ascontiguousarray(resize(image, size, original)[:, :, :: -1 if self._bgr else 1])
                 cv2.LUT(seen, self._table, dst=inside.numpy())  # the same numbers in one pass instead of two
         return batch.permute(0, 3, 1, 2), sizes
+
+    def network_size(self, size: Size) -> Size:
+        """(height, width) at which the network sees an image of `size`."""
+        return network_size(size, *self._limits)
 
 
 def network_size(size: Size, min_size: int, max_size: int) -> Size:

@@ -31,7 +31,7 @@ from maskserve.modeling.heads import prepare_heads
 from maskserve.modeling.loading import load_network
 from maskserve.modeling.one_pass import NOTHING, OnePass, fits
 from maskserve.modeling.openvino_trunk import OpenVinoTrunk
-from maskserve.modeling.pixels import Pixels, network_size
+from maskserve.modeling.pixels import Pixels
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.recorded import Recorded
 from maskserve.modeling.resize import Size
@@ -179,7 +179,7 @@ class Predictor:
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which the network sees an image of `size`."""
-        return network_size(size, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
+        return self.pixels.network_size(size)
 
 
 def _dtype(precision: Precision) -> torch.dtype:

@@ -27,7 +27,7 @@ def resize(image: np.ndarray, size: Size, original: Size | None = None) -> np.nd
     """
     if image.shape[:2] == size:
         return image
-    done = _resample(_as_tensor(image)[None].permute(0, 3, 1, 2), size, original or _size(image))
+    done = _resample(_as_tensor(image)[None].permute(0, 3, 1, 2), size, original or image.shape[:2])
     return np.ascontiguousarray(done.permute(1, 2, 0).numpy())
 
 
@@ -59,7 +59,3 @@ def _resample(batch: Tensor, size: Size, original: Size) -> Tensor:
 def _as_tensor(image: np.ndarray) -> Tensor:
     """The image's own memory where torch can use it, else a copy."""
     return torch.from_numpy(np.require(image, requirements=("C", "W")))
-
-
-def _size(image: np.ndarray) -> Size:
-    return int(image.shape[0]), int(image.shape[1])
