@@ -142,7 +142,7 @@ def show_command(path: Path, output: Path, count: int, seed: int) -> None:
     Example:
       maskserve data show dataset -o sheet.png --count 12
     """
-    from maskserve.imaging.overlay import encode_picture
+    from maskserve.imaging.encode import encode_picture
     from maskserve.training.datasets.atomic import write_atomically
     from maskserve.training.datasets.show import contact_sheet
 

@@ -189,7 +189,8 @@ def labelme_answer(photo: Path, answer: Segmentation, folder: Path) -> bytes:
 def overlay(image: bytes, answer: Segmentation, kind: Literal["png", "jpeg"]) -> bytes:
     """The photo with its instances drawn in, as a file's bytes."""
     from maskserve.imaging.decode import decode_rgb
-    from maskserve.imaging.overlay import encode_picture, paint_overlay
+    from maskserve.imaging.encode import encode_picture
+    from maskserve.imaging.overlay import paint_overlay
 
     return encode_picture(paint_overlay(decode_rgb(image), answer), kind)
 

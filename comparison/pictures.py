@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskserve.comparison.results import ArmName, Photo, Statistics
-from maskserve.imaging.overlay import draw_overlay, encode_picture
+from maskserve.imaging.encode import encode_picture
+from maskserve.imaging.overlay import draw_overlay
 from maskserve.imaging.sheet import fitted
 from maskserve.protos.types import Coverage, ModelInfo, Segmentation
 from maskserve.training.datasets.manifest import Manifest

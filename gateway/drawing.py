@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from maskserve.gateway import problems
 from maskserve.gateway.dispatch import Answer
 from maskserve.imaging.decode import decode_rgb
-from maskserve.imaging.overlay import encode_picture, paint_overlay, side_by_side
+from maskserve.imaging.encode import encode_picture
+from maskserve.imaging.overlay import paint_overlay, side_by_side
 
 PictureFormat = Literal["png", "jpeg"]
 _PANEL_PX = 1600

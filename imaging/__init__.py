@@ -6,6 +6,7 @@
     masks.py    mask probabilities ─▶ COCO RLE ◀─▶ pixels, polygons; coverage
     fonts.py    fonts for pictures; letters.py renders what recurs, paint.py lays it on
     overlay.py  pixels + answer ─▶ a picture for people
+    encode.py   RGB pixels ─▶ a PNG or JPEG file
 
 Every coordinate, size and mask is of the image after its EXIF orientation was applied. Imports no torch.
 """

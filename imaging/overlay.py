@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -41,8 +40,6 @@ _ROWS = 40
 """Of labels in a box that are tried for a free one."""
 _SHADE = 0.75
 """Of the legend's panel."""
-_PNG = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
-"""For photos 2.5 times as fast as compression level 3, and a little smaller (docs/benchmarks.md)."""
 _INK: Rgb = (24, 26, 30)
 _PAPER: Rgb = (250, 250, 248)
 _PANEL_PX = 1600
@@ -106,23 +103,6 @@ def side_by_side(panels: Sequence[tuple[str, str, Pixels]]) -> Pixels:
             draw.text((left, top * scale), text, font=fitting, fill=ink)
         left += picture.shape[1] + gap
     return np.array(canvas)
-
-
-def encode_picture(image_rgb: Pixels, kind: Literal["png", "jpeg"], *, quality: int = 90) -> bytes:
-    """A PNG or JPEG file of uint8 (H, W, 3) RGB pixels; `quality` is JPEG's, 0..100.
-
-    OpenCV writes BGR: channels are swapped in place and back again, as a copy would be another 36 MB at 12 megapixels.
-    """
-    options = _PNG if kind == "png" else (cv2.IMWRITE_JPEG_QUALITY, quality)
-    pixels = np.require(image_rgb, np.uint8, ["C", "W"])
-    cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR, dst=pixels)
-    try:
-        done, data = cv2.imencode(f".{kind}", pixels, options)
-    finally:
-        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-    if not done:
-        raise ValueError(f"a picture of shape {image_rgb.shape} cannot be written as {kind}")
-    return data.tobytes()
 
 
 def _scale(picture: Pixels) -> float:

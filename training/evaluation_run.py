@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from maskserve.imaging.encode import encode_picture
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training.datasets.manifest import Manifest, dataset_dicts, load_dataset, load_manifest
@@ -64,12 +64,12 @@ def check_classes(run: Path, class_names: tuple[str, ...], manifest: Manifest) -
     if manifest.class_names != class_names:
         raise ConfigError(
             f"{run} knows the classes {', '.join(class_names)}, {manifest.path} has {', '.join(manifest.class_names)}; "
-            "evaluate on data with the same classes in the same order"
+            "choose data with the same classes in the same order"
         )
 
 
 def write_results(folder: RunFolder, result: Evaluation, sheet: np.ndarray) -> None:
     """evaluation.json and samples.png (`sheet`: uint8 RGB)."""
     folder.write_json("evaluation.json", result.to_json())
-    png = cv2.imencode(".png", sheet[:, :, ::-1])[1].tobytes()
+    png = encode_picture(sheet, "png")
     folder.write("samples.png", lambda path: path.write_bytes(png))

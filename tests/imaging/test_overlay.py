@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from io import BytesIO
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from maskserve.imaging import letters, paint
 from maskserve.imaging.masks import coverage, encode_rle
-from maskserve.imaging.overlay import class_colour, draw_overlay, encode_picture, paint_overlay, side_by_side
+from maskserve.imaging.overlay import class_colour, draw_overlay, paint_overlay, side_by_side
 from maskserve.protos.types import Instance, ModelInfo, Segmentation
 
 
@@ -175,16 +173,3 @@ def test_side_by_side_shrinks_large_pictures() -> None:
     """Two 12-megapixel pictures make one of a screen's size."""
     big = grey((3000, 4000))
     assert max(side_by_side([("a", "x" * 500, big), ("b", "", big)]).shape) < 3400
-
-
-@pytest.mark.parametrize("writeable", [True, False])
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_pictures_are_files_of_their_kind(kind: str, writeable: bool) -> None:
-    """The encoded picture is of the kind asked for, in RGB order."""
-    red = np.full((10, 20, 3), (250, 10, 10), np.uint8)
-    red.flags.writeable = writeable
-    image = Image.open(BytesIO(encode_picture(red, kind)))  # type: ignore[arg-type]
-    assert (red == (250, 10, 10)).all()
-    assert image.format == kind.upper()
-    assert image.size == (20, 10)
-    assert image.convert("RGB").getpixel((5, 5))[0] > 240  # type: ignore[index]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskserve.imaging.overlay import encode_picture
+from maskserve.imaging.encode import encode_picture
 from maskserve.imaging.sheet import fitted
 from maskserve.training.datasets.check import Report
 from maskserve.training.datasets.coco import SPLITS, manifest_files
