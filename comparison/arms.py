@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from maskserve.comparison.results import ARM_NAMES, ArmFacts, ArmName
 from maskserve.modeling.device import check_precision, pick_device
 from maskserve.modeling.network import BASIC_BLOCK_CHANNELS, BASIC_BLOCK_DEPTHS, DEFAULT_RES2_CHANNELS
-from maskserve.modeling.openvino_trunk import TRUNK_FILES
+from maskserve.modeling.openvino_trunk import TRUNK_FILE, TRUNK_FILES
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
 from maskserve.training.package import read_run
@@ -159,4 +159,4 @@ def _unpacked(archive: Path, folder: Path) -> tuple[Path, Variant]:
     (folder / "run.json").write_text(json.dumps({**facts, "model": card["name"]}), encoding="utf-8")
     (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     check_precision(precision, pick_device("auto"))
-    return folder, Variant(precision, folder / "trunk.xml" if precision == "int8" else None)
+    return folder, Variant(precision, folder / TRUNK_FILE if precision == "int8" else None)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from maskserve.modeling.machine import usable_cores
+from maskserve.modeling.openvino_trunk import TRUNK_FILE
 from maskserve.protos.types import ModelInfo
 
 MOST_THREADS = 8
@@ -43,7 +44,7 @@ class Archive:
         return cls(
             config=folder / "config.yaml",
             weights=folder / "model.pth",
-            trunk=folder / "trunk.xml" if settings["precision"] == "int8" else None,
+            trunk=folder / TRUNK_FILE if settings["precision"] == "int8" else None,
             class_names=tuple(json.loads((folder / "classes.json").read_text())),
             model=ModelInfo(
                 name=model_name,

@@ -44,7 +44,7 @@ def _lasting_copy() -> Path:
     source = _SOURCE.read_bytes()
     try:
         target = cache_folder() / f"kernels-{sha256(source).hexdigest()[:16]}" / _SOURCE.name
-        if not target.is_file():
+        if not target.is_file() or target.read_bytes() != source:  # a full disk or a lost write cut it off
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.{os.getpid()}")
             partial.write_bytes(source)

@@ -26,7 +26,8 @@ from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.trunk import TrunkOutput
 from maskserve.protos.errors import ConfigError
 
-TRUNK_FILES = ("trunk.bin", "trunk.xml")
+TRUNK_FILE = "trunk.xml"
+TRUNK_FILES = ("trunk.bin", TRUNK_FILE)
 SIZES_KEPT = 10
 """Compiled ones, each with its own activations in memory: 80 MB of MobileNetV2, 170 MB of ResNet-50 at 608 px."""
 _FEATURE, _LOGITS, _DELTAS = "feature/", "logits/", "deltas/"

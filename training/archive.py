@@ -15,11 +15,12 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from maskserve.modeling.openvino_trunk import TRUNK_FILES
 from maskserve.protos.errors import ConfigError
 
 _PACKAGES = ("handlers", "modeling", "imaging", "protos")
 _ENTRY = "mask_rcnn.py"
-_EXTRA_FILES = ("config.yaml", "classes.json", "model_card.json", "MODEL_CARD.md", "trunk.bin", "trunk.xml", "source")
+_EXTRA_FILES = ("config.yaml", "classes.json", "model_card.json", "MODEL_CARD.md", *TRUNK_FILES, "source")
 # of every entry and of the manifest, so that the bytes do not depend on the day
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON = "01/01/1980 00:00:00"

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskserve.modeling.openvino_trunk import load_openvino, output_names
+from maskserve.modeling.openvino_trunk import TRUNK_FILE, load_openvino, output_names
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Trunk
 from maskserve.protos.errors import ConfigError
@@ -95,7 +95,7 @@ def write(model: Any, folder: Path) -> Path:
     model.set_friendly_name("trunk")
     for number, operation in enumerate(model.get_ordered_ops()):
         operation.set_friendly_name(f"{number}")
-    path = folder / "trunk.xml"
+    path = folder / TRUNK_FILE
     openvino.save_model(model, path, compress_to_fp16=False)
     return path
 

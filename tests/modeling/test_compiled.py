@@ -44,6 +44,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     assert run(tmp_path / "archive", cache) == "0 1"
 
 
+def test_a_copy_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "cache_folder", lambda: tmp_path)
+    copy = compiled._lasting_copy()
+    copy.write_bytes(b"")
+    assert compiled._lasting_copy().read_bytes() == compiled._SOURCE.read_bytes()
+
+
 def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
