@@ -29,8 +29,8 @@ $(STAMP): requirements.txt pyproject.toml $(wildcard third_party/detectron2/*.py
 up: setup ## train what is missing, then serve both arms (DATA=folder: on your own labelme photos)
 	@exec $(BIN)/maskserve up $(if $(DATA),--data "$(DATA)") $(UP_FLAGS)
 
-test: setup ## all tests, the real TorchServe included
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+test: setup ## all tests, the real TorchServe included, in two processes: 14 minutes on two cores
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 bench: setup ## everything beside its peers, in 11 to 18 minutes on two quiet cores; writes docs/benchmarks.md
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench

@@ -2,7 +2,7 @@
 
 stages        R50 and MNV2 at 800 px, DefaultPredictor and ours, ms by kind of operator; in the short run too
 size          320 ─▶ 1600 px, MNV2: ms of DefaultPredictor + RLE, and ours
-    instances     0 ─▶ 100, MNV2 at 480 px: the same
+instances     0 ─▶ 100, MNV2 at 480 px: the same
 concurrency   1 ─▶ 64 photos at once, MNV2 at 320 px: ours, TorchServe with bitmasks, LitServe
 workers       1 ─▶ 8 of one arm, threads = cores shared between them
 """
