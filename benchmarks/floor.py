@@ -17,7 +17,7 @@ from benchmarks.machine import has_int8
 _SIDE = 2048
 _MAP = (100, 152)
 _CHANNELS = 256
-_BURST_S = 0.4
+_BURST_S = 0.2
 
 
 def bursts() -> Callable[[], dict[str, float]]:

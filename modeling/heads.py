@@ -7,6 +7,8 @@ Class scores, boxes and the last layer of the masks cost next to nothing, and bf
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, StandardROIHeads
@@ -14,14 +16,22 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
+from maskserve.modeling.trunk import Affine
 
 
-def prepare_heads(heads: StandardROIHeads, dtype: torch.dtype, device: torch.device) -> None:
-    """Changes the heads of a prepared model (`maskserve.modeling.fold`) in place; their answers stay, to rounding."""
+def prepare_heads(
+    heads: StandardROIHeads, dtype: torch.dtype, device: torch.device, scales: Mapping[str, Affine]
+) -> None:
+    """Changes the heads of a prepared model (`maskserve.modeling.fold`) in place; their answers stay, to rounding.
+
+    Args:
+        scales: see `maskserve.modeling.trunk.Trunk`.
+    """
     if isinstance(heads.box_head, FastRCNNConvFCHead) and heads.box_head.fcs:
         _flatten_channels_last(heads.box_head, heads.box_pooler.output_size)
-    heads.box_pooler = _pooler(heads.box_pooler, dtype, device)
-    heads.mask_pooler = _pooler(heads.mask_pooler, dtype, device)
+    for name in ("box", "mask"):
+        read_as = [scales.get(feature, Affine()) for feature in getattr(heads, f"{name}_in_features")]
+        setattr(heads, f"{name}_pooler", _pooler(getattr(heads, f"{name}_pooler"), dtype, device, read_as))
     heads.box_head = nn.Sequential(heads.box_head.to(dtype), ToFloat32())
     last = heads.mask_head.predictor
     heads.mask_head.to(dtype)
@@ -34,14 +44,15 @@ class ToFloat32(nn.Module):
 
 
 class Float32Pooler(nn.Module):
-    """Detectron2's pooler, which knows no bfloat16, between casts. For GPUs, and where there is no numba."""
+    """Detectron2's pooler, which knows float32 only, between casts. For GPUs, and where there is no numba."""
 
-    def __init__(self, pooler: ROIPooler, dtype: torch.dtype) -> None:
+    def __init__(self, pooler: ROIPooler, dtype: torch.dtype, read_as: Sequence[Affine]) -> None:
         super().__init__()
-        self.pooler, self._dtype = pooler, dtype
+        self.pooler, self._dtype, self._read_as = pooler, dtype, read_as
 
     def forward(self, features: list[Tensor], box_lists: list[Boxes]) -> Tensor:
-        pooled: Tensor = self.pooler([feature.float() for feature in features], box_lists)
+        values = [affine.values(feature) for feature, affine in zip(features, self._read_as, strict=True)]
+        pooled: Tensor = self.pooler(values, box_lists)
         return pooled.to(self._dtype, memory_format=torch.channels_last)
 
 
@@ -52,10 +63,12 @@ class FlattenChannelsLast(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def _pooler(pooler: ROIPooler, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _pooler(
+    pooler: ROIPooler, dtype: torch.dtype, device: torch.device, read_as: Sequence[Affine]
+) -> ChannelsLastPooler | Float32Pooler:
     if device.type == "cpu" and can_replace(pooler):
-        return ChannelsLastPooler(pooler, dtype)
-    return Float32Pooler(pooler, dtype)
+        return ChannelsLastPooler(pooler, dtype, read_as)
+    return Float32Pooler(pooler, dtype, read_as)
 
 
 def _flatten_channels_last(head: FastRCNNConvFCHead, cells: tuple[int, int]) -> None:

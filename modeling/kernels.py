@@ -16,6 +16,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import overload
 
 _compiled: Any = partial(numba.njit, nogil=True, cache=os.access(Path(__file__).parent, os.W_OK))
 # "reassoc" and "contract" allow vectors and fused multiply-adds; infinities and NaN keep their meaning
@@ -55,6 +56,22 @@ def _taps(start: Any, stop: Any, cells: int, ratio: int, length: int) -> Any:
 taps = _calculating(_taps)
 
 
+def value(stored: Any) -> Any:
+    """A feature's number as float32; uint16 are bfloat16's bits: the upper half of float32's."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(value)
+def _value(stored: Any) -> Any:
+    def of_bits(stored: Any) -> Any:
+        return np.uint32(np.uint32(stored) << np.uint32(16)).view(np.float32)
+
+    def itself(stored: Any) -> Any:
+        return np.float32(stored)
+
+    return of_bits if stored == numba.types.uint16 else itself
+
+
 def _store(total: Any, out: Any, halved: bool) -> None:
     """To float32 as it is; or to uint16, as bfloat16's bits: each number's upper half, rounded to the nearest."""
     if halved:
@@ -70,7 +87,18 @@ def _store(total: Any, out: Any, halved: bool) -> None:
 store = _calculating(_store)
 
 
-def _pool(pixels: Any, image_of: Any, boxes: Any, ratio: int, places: Any, target: Any, halved: bool) -> None:
+def _pool(
+    pixels: Any,
+    scale: Any,
+    zero_point: Any,
+    image_of: Any,
+    boxes: Any,
+    ratio: int,
+    places: Any,
+    target: Any,
+    halved: bool,
+) -> None:
+    """`pixels`: float32, bfloat16's bits, or uint8 that stand for (stored - zero_point) · scale."""
     _, height, width, channels = pixels.shape
     side = target.shape[1]
     total = np.empty(channels, np.float32)
@@ -80,14 +108,19 @@ def _pool(pixels: Any, image_of: Any, boxes: Any, ratio: int, places: Any, targe
         for cell_y in range(side):
             for cell_x in range(side):
                 total[:] = 0
+                covered = np.float32(0)
                 for row in range(weight_y.shape[1]):
                     for column in range(weight_x.shape[1]):
                         weight = weight_y[cell_y, row] * weight_x[cell_x, column]
                         if weight == 0:
                             continue
+                        covered += weight
                         pixel = pixels[image_of[index], first_y[cell_y] + row, first_x[cell_x] + column]
                         for channel in range(channels):
-                            total[channel] += weight * pixel[channel]
+                            total[channel] += weight * value(pixel[channel])
+                nothing = zero_point * covered
+                for channel in range(channels):
+                    total[channel] = (total[channel] - nothing) * scale
                 store(total, target[places[index], cell_y, cell_x], halved)
 
 

@@ -14,6 +14,7 @@ a second for each size, so photos are padded to few of them (`maskserve.modeling
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,14 +24,14 @@ import torch
 from torch import Tensor
 
 from maskserve.modeling.device import has_fast_bfloat16
-from maskserve.modeling.trunk import TrunkOutput
+from maskserve.modeling.trunk import Affine, TrunkOutput
 from maskserve.protos.errors import ConfigError
 
 TRUNK_FILE = "trunk.xml"
 TRUNK_FILES = ("trunk.bin", TRUNK_FILE)
 SIZES_KEPT = 10
 """Compiled ones, each with its own activations in memory: 80 MB of MobileNetV2, 170 MB of ResNet-50 at 608 px."""
-_FEATURE, _LOGITS, _DELTAS = "feature/", "logits/", "deltas/"
+FEATURE, _LOGITS, _DELTAS = "feature/", "logits/", "deltas/"
 
 
 class OpenVinoTrunk:
@@ -66,9 +67,10 @@ class OpenVinoTrunk:
             last = (str(error).strip().splitlines() or ["no reason given"])[-1]
             raise ConfigError(f"{path}: OpenVINO cannot load it: {last}") from error
         names = [str(output.any_name) for output in model.outputs]
-        if {name.partition("/")[0] + "/" for name in names} != {_FEATURE, _LOGITS, _DELTAS}:
+        if {name.partition("/")[0] + "/" for name in names} != {FEATURE, _LOGITS, _DELTAS}:
             raise ConfigError(f"{path}: no trunk of `maskserve package`: its outputs are {', '.join(names)}")
         self._names = names
+        self.scales: Mapping[str, Affine] = read_scales(model, names)
         # of no method: in a circle of references the garbage collector decides what is taken down first, and when
         self._request = lru_cache(SIZES_KEPT)(partial(_request, core, model, settings))
 
@@ -82,7 +84,7 @@ class OpenVinoTrunk:
             places = [torch.cat(parts) for parts in zip(*found, strict=True)]
         outputs = {name: place.permute(0, 3, 1, 2) for name, place in zip(self._names, places, strict=True)}
         return TrunkOutput(
-            {name.removeprefix(_FEATURE): value for name, value in outputs.items() if name.startswith(_FEATURE)},
+            {name.removeprefix(FEATURE): value for name, value in outputs.items() if name.startswith(FEATURE)},
             [value for name, value in outputs.items() if name.startswith(_LOGITS)],
             [value for name, value in outputs.items() if name.startswith(_DELTAS)],
         )
@@ -101,10 +103,25 @@ def _request(core: Any, model: Any, settings: dict[str, Any], shape: tuple[int, 
     return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
+SCALES = "feature_scales"
+"""Under which a model says what its features of uint8 stand for: "scale zero_point", by their names."""
+
+
+def read_scales(model: Any, names: Sequence[str]) -> dict[str, Affine]:
+    """See `maskserve.modeling.trunk.Trunk.scales`."""
+    found = {}
+    for name in names:
+        feature = name.removeprefix(FEATURE)
+        if model.has_rt_info([SCALES, feature]):
+            scale, zero_point = model.get_rt_info([SCALES, feature]).astype(str).split()
+            found[feature] = Affine(float(scale), int(zero_point))
+    return found
+
+
 def output_names(features: list[str], levels: int) -> list[str]:
     """The names of a trunk's outputs in their order: features, logits and deltas of each RPN level."""
     rpn = [f"{kind}{level}" for kind in (_LOGITS, _DELTAS) for level in range(levels)]
-    return [*(f"{_FEATURE}{name}" for name in features), *rpn]
+    return [*(f"{FEATURE}{name}" for name in features), *rpn]
 
 
 def load_openvino() -> Any:

@@ -127,7 +127,7 @@ class Predictor:
             few_sizes=precision == "int8",
         )
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
-        prepare_heads(self._heads, dtype, self._device)
+        prepare_heads(self._heads, dtype, self._device, self.trunk.scales)
         self._one_pass: OnePass | Recorded | None = None
         if self._device.type == "cuda" and isinstance(self.trunk, TorchTrunk) and fits(self._heads):
             self._one_pass = Recorded(OnePass(self.trunk, self._rpn, self._heads, dtype))

@@ -22,29 +22,39 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from maskserve.modeling import compiled
+from maskserve.modeling.trunk import Affine
 
 SMALLEST_SHARE = 32
 """Boxes that are worth a thread of their own."""
 
 
 class ChannelsLastPooler(nn.Module):
-    """What Detectron2's ROIPooler answers, to rounding; channels last in and out, `dtype` (float32, bfloat16) out."""
+    """What Detectron2's ROIPooler answers, to rounding; channels last in and out.
 
-    def __init__(self, pooler: ROIPooler, dtype: torch.dtype) -> None:
+    Args:
+        dtype: float32 or bfloat16, of what comes out.
+        read_as: what each level's features stand for; none: themselves.
+    """
+
+    def __init__(self, pooler: ROIPooler, dtype: torch.dtype, read_as: Sequence[Affine] | None = None) -> None:
         super().__init__()
         self.pooler, self._dtype = pooler, dtype
+        self._read_as = read_as or [Affine()] * len(pooler.level_poolers)
         self.output_size: tuple[int, int] = pooler.output_size
 
     def forward(self, features: list[Tensor], box_lists: list[Boxes]) -> Tensor:
-        """(B, C, h, w) of each level, boxes of each image in px of the network's input ─▶ (R, C, S, S)."""
+        """(B, C, h, w) of each level, boxes of each image in px of the network's input ─▶ (R, C, S, S).
+
+        Features are float32, bfloat16 or uint8, and are read as they are: a copy of a large photo's has 80 MB.
+        """
         boxes, images = boxes_and_images(box_lists)
         side, channels = self.output_size[0], features[0].shape[1]
         pooled = torch.empty(len(boxes), side, side, channels, dtype=self._dtype)
         levels = self.levels(box_lists)
-        for level, (feature, align) in enumerate(zip(features, self.pooler.level_poolers, strict=True)):
+        for level, parts in enumerate(zip(features, self._read_as, self.pooler.level_poolers, strict=True)):
             chosen = torch.nonzero(levels == level)[:, 0]
             if len(chosen):
-                _align(feature, images[chosen], boxes[chosen], align, chosen, pooled)
+                _align(*parts, images[chosen], boxes[chosen], chosen, pooled)
         return pooled.permute(0, 3, 1, 2)
 
     def levels(self, box_lists: list[Boxes]) -> Tensor:
@@ -70,18 +80,28 @@ def can_replace(pooler: ROIPooler) -> bool:
     return aligned and len(set(pooler.output_size)) == 1 and compiled.is_there()
 
 
-def _align(feature: Tensor, images: Tensor, boxes: Tensor, align: ROIAlign, places: Tensor, pooled: Tensor) -> None:
+def _align(
+    feature: Tensor, read_as: Affine, align: ROIAlign, images: Tensor, boxes: Tensor, places: Tensor, pooled: Tensor
+) -> None:
     """Fill `pooled` (all boxes, S, S, C) at `places` with the boxes of one level."""
-    pixels = feature.float().permute(0, 2, 3, 1).contiguous().numpy()
+    pixels = _bits(feature.permute(0, 2, 3, 1).contiguous())
     # Half a pixel: continuous coordinates, in which the first pixel's centre lies at 0.5 (ROIAlignV2)
     scaled = (boxes * align.spatial_scale - 0.5).numpy()
     ratio = max(0, align.sampling_ratio)
+    scale, zero_point = np.float32(read_as.scale), np.float32(read_as.zero_point)
+    target, where, image_of = _bits(pooled), places.numpy(), images.numpy()
     halved = pooled.dtype == torch.bfloat16
-    # numpy has no bfloat16, so the kernel writes its bits
-    target, where, image_of = (pooled.view(torch.uint16) if halved else pooled).numpy(), places.numpy(), images.numpy()
     shares = np.array_split(np.arange(len(scaled)), max(1, min(torch.get_num_threads(), len(scaled) // SMALLEST_SHARE)))
-    calls = [(pixels, image_of[share], scaled[share], ratio, where[share], target, halved) for share in shares]
+    calls = [
+        (pixels, scale, zero_point, image_of[share], scaled[share], ratio, where[share], target, halved)
+        for share in shares
+    ]
     run_at_once(compiled.kernels().pool, calls)
+
+
+def _bits(tensor: Tensor) -> np.ndarray:
+    """The same memory; numpy has no bfloat16, so that is uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def run_at_once(kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:

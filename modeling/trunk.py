@@ -12,15 +12,28 @@ Shape shorthand: B images, C channels, A anchors a position, h, w px of a level.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from detectron2.modeling import GeneralizedRCNN
 from torch import Tensor, nn
 
 
+class Affine(NamedTuple):
+    """What stored numbers stand for: (stored - zero_point) · scale; as it is by default, themselves."""
+
+    scale: float = 1.0
+    zero_point: int = 0
+
+    def values(self, stored: Tensor) -> Tensor:
+        """float32"""
+        values = stored.float()
+        return values if self == Affine() else (values - self.zero_point) * self.scale
+
+
 class TrunkOutput(NamedTuple):
     features: dict[str, Tensor]
-    """(B, C, h, w) by name, p2 to p6; channels last in memory."""
+    """(B, C, h, w) by name, p2 to p6; channels last in memory. float32, bfloat16, or uint8 (see `Trunk.scales`)."""
     logits: list[Tensor]
     """(B, A, h, w) for each level that the RPN looks at."""
     deltas: list[Tensor]
@@ -30,11 +43,16 @@ class TrunkOutput(NamedTuple):
 class Trunk(Protocol):
     """float32 (B, 3, H, W), normalised and padded to the network's stride, channels last ─▶ TrunkOutput."""
 
+    scales: Mapping[str, Affine]
+    """Of the features that are uint8, by name."""
+
     def __call__(self, pixels: Tensor) -> TrunkOutput: ...
 
 
 class TorchTrunk(nn.Module):
     """The trunk of a Detectron2 model, in the precision of its weights."""
+
+    scales: Mapping[str, Affine] = MappingProxyType({})
 
     def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()

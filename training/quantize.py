@@ -1,6 +1,7 @@
 """A trained network's trunk in int8: what `--precision int8` adds to an archive.
 
-    TorchTrunk ─▶ traced ─▶ OpenVINO's graph ─▶ NNCF: ranges of activations on training photos ─▶ trunk.xml, trunk.bin
+    TorchTrunk ─▶ traced ─▶ OpenVINO's graph ─▶ NNCF: ranges of activations on training photos
+        ─▶ features stored in uint8 ─▶ trunk.xml, trunk.bin
 
 Post-training quantisation: weights per channel, activations per tensor, symmetric but for activations that have both
 signs (NNCF's preset MIXED), then the means of each layer are corrected on the same photos. Nothing is trained. The same
@@ -29,6 +30,7 @@ from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Trunk
 from maskserve.protos.errors import ConfigError
 from maskserve.training.loader import Record, read_as_served, spread
+from maskserve.training.stored_features import store_features
 
 CALIBRATION_PHOTOS = 64
 INSTALL = "pip install 'maskserve[int8]'"
@@ -66,6 +68,7 @@ def write_int8_trunk(
     model = _quantised(
         to_openvino(predictor.trunk), [calibration_pixels(predictor, record) for record in chosen], on_photo
     )
+    store_features(model)
     return write(model, folder)
 
 

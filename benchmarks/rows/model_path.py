@@ -6,7 +6,7 @@ Each side is one process of its own, which takes the photo at every size in a tu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +109,19 @@ def _row(bench: Bench, run: Path, claim: Claim, times_ms: Mapping[str, Sequence[
 
 def flops(run: Path, size: int, precision: str) -> int:
     """Of the photo of this benchmark at a network size, with the proposals that ours takes in that precision."""
+    return _flops(run, size, variant(precision).proposals)
+
+
+@cache
+def _flops(run: Path, size: int, proposals: int | None) -> int:
     from detectron2.modeling import build_model
 
     from maskserve.modeling.complexity import measure_complexity
     from maskserve.modeling.config import load_cfg
     from maskserve.modeling.pixels import network_size
+    from maskserve.training.variant import Variant
 
-    cfg = variant(precision).cfg(load_cfg(run / "config.yaml"))
+    cfg = Variant(proposals=proposals).cfg(load_cfg(run / "config.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     seen = network_size(models.PHOTO_SIZE, size, cfg.INPUT.MAX_SIZE_TEST)
     return measure_complexity(build_model(cfg), seen).flops

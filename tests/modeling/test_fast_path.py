@@ -14,6 +14,7 @@ from maskserve.modeling.heads import Float32Pooler
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
+from maskserve.modeling.trunk import Affine
 from tests.networks import CLASSES, NETWORKS, as_detectron2, assert_same, network
 
 
@@ -93,6 +94,22 @@ def test_pooling_to_bfloat16_rounds_as_torch_does():
     rounded = ChannelsLastPooler(pooler(), torch.bfloat16)(features, boxes)
     assert rounded.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(rounded, exact.bfloat16(), atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.uint8])
+def test_features_of_fewer_bits_are_pooled_as_what_they_stand_for(kind: torch.dtype):
+    """By the compiled pooler and by the one that stands in for it; each level has a scale of its own."""
+    read_as = [Affine(0.25, 131), Affine(0.5, 0), Affine(0.125, 255), Affine(1.0, 128)]
+    generator = torch.Generator().manual_seed(6)
+    numbers = [torch.randint(0, 256, one.shape, generator=generator) for one in pyramid(1, 5, 256, 320)]
+    features = [(one if kind == torch.uint8 else one / 7).to(kind) for one in numbers]
+    values = [(one.float() - affine.zero_point) * affine.scale for one, affine in zip(features, read_as, strict=True)]
+    boxes = [Boxes(EDGE_BOXES)]
+    expected = pooler()(values, boxes)
+    for ours in (ChannelsLastPooler, Float32Pooler):
+        torch.testing.assert_close(
+            ours(pooler(), torch.float32, read_as)(features, boxes), expected, atol=2e-4, rtol=1e-5
+        )
 
 
 def test_pooling_no_box_gives_nothing():

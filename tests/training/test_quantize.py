@@ -16,7 +16,7 @@ from maskserve.modeling import openvino_trunk
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.openvino_trunk import OpenVinoTrunk
 from maskserve.modeling.predictor import Predictor
-from maskserve.modeling.trunk import TorchTrunk, TrunkOutput
+from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
 from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
 from maskserve.training.quantize import _sensitive, calibration_pixels, to_openvino, write, write_int8_trunk
@@ -78,9 +78,13 @@ def test_int8_stays_close_on_photos_that_it_has_not_seen(
     predictor: Predictor, int8: Path, records: list[dict[str, Any]]
 ):
     """A random network's features, which differ far more than a trained one's; not the same, so it is in int8."""
+    trunk = OpenVinoTrunk(int8)
     for record in records[4:]:
         pixels = calibration_pixels(predictor, record)
-        found = distances(OpenVinoTrunk(int8)(pixels), predictor.trunk(pixels))
+        stored = trunk(pixels)
+        assert all(stored.features[name].dtype == torch.uint8 for name in ("p2", "p3", "p4", "p5"))  # the heads'
+        values = {name: trunk.scales.get(name, Affine()).values(one) for name, one in stored.features.items()}
+        found = distances(stored._replace(features=values), predictor.trunk(pixels))
         assert all(1e-4 < found[name] < 0.4 for name in ("p2", "p3", "p4", "p5", "p6"))
 
 
@@ -123,6 +127,20 @@ def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_tor
     (again,), _ = quantised([photo])
     assert len(found.scores) > 0
     np.testing.assert_array_equal(found.boxes_xyxy, again.boxes_xyxy)
+
+
+def test_int8_answers_the_same_without_numba(predictor: Predictor, int8: Path, monkeypatch: pytest.MonkeyPatch):
+    """Detectron2's pooler, which is the reference, reads the stored features, too."""
+    photo = np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)
+    answers = []
+    for can_replace in (True, False):
+        monkeypatch.setattr("maskserve.modeling.heads.can_replace", lambda _pooler, can=can_replace: can)
+        weights = network("mobilenetv2", "quick")[1].state_dict()
+        answers += Predictor(predictor.cfg, CLASSES, weights=weights, precision="int8", trunk=int8)([photo])[0]
+    fast, reference = answers
+    assert len(fast.scores) > 0
+    np.testing.assert_allclose(fast.scores, reference.scores, atol=0.02)  # the heads calculate in bfloat16
+    np.testing.assert_allclose(fast.boxes_xyxy, reference.boxes_xyxy, atol=2)
 
 
 def test_int8_answers_at_sizes_that_once_ended_the_process(int8: Path):
