@@ -121,7 +121,7 @@ def run(groups: Sequence[Group], *, full: bool, rounds: int) -> Results:
         with _voice() as say:
             bench = Bench(scratch, rounds, full, say)
             rows = measure(groups, bench, lambda row: _tell(row, start))
-            peaks = bench.peaks if "peaks" in vars(bench) else {}
+            peaks = bench.peaks if bench.bursts else {}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Results(
