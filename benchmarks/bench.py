@@ -34,7 +34,7 @@ class Bench:
     """Small networks, for tests of the benchmark itself."""
     series: dict[str, Any] = field(default_factory=dict)
     bursts: list[Mapping[str, float]] = field(default_factory=list)
-    """See `benchmarks.floor`: one of each round of the model's way, so that the peak is of the same minutes."""
+    """See `benchmarks.floor`: one of each round of the model's way."""
 
     # --- what is measured on -----------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class Bench:
 
     @property
     def peaks(self) -> dict[str, float | str]:
-        """GFLOP/s of this machine by precision, the best of all bursts so far; or why there is none."""
+        """GFLOP/s of this machine by precision, the median of all rounds so far; or why there is none."""
         from benchmarks.floor import peaks
 
         return peaks(self.bursts)

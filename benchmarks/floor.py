@@ -1,6 +1,6 @@
 """How fast this machine multiplies (large products and convolutions on all cores), and what a network needs.
 
-    bursts ─▶ GFLOP/s by precision, the best ever seen ─▶ floor of a photo = its FLOPs / peak
+    a burst in each round ─▶ GFLOP/s by precision ─▶ floor of a photo in that round = its FLOPs / peak
 
 FLOPs are those of `maskserve.modeling.complexity`: a multiply-add is two; norms, ROIAlign, suppression, resizing and
 memory traffic count as nothing, so that no implementation reaches the floor.
@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
-from benchmarks.machine import has_int8
+from benchmarks.machine import PRECISIONS, has_int8
 
 _SIDE = 2048
 _MAP = (100, 152)
 _CHANNELS = 256
 _BURST_S = 0.2
+_NO_PEAK = {
+    "fp32": "no burst was measured",
+    "bf16": "this CPU does not calculate in bfloat16",
+    "int8": "this CPU has no integer products that are faster (neither VNNI nor AMX)",
+}
 
 
 def bursts() -> Callable[[], dict[str, float]]:
@@ -49,16 +55,15 @@ def bursts() -> Callable[[], dict[str, float]]:
     return step
 
 
-def peaks(seen: Sequence[Mapping[str, float]]) -> dict[str, float | str]:
-    """The best of all bursts by precision; or why there is none."""
-    best: dict[str, float | str] = {}
-    for burst in seen:
-        for name, gflops in burst.items():
-            precision = name.split()[0]
-            best[precision] = max(float(best.get(precision, 0.0)), gflops)
-    best.setdefault("bf16", "this CPU does not calculate in bfloat16")
-    best.setdefault("int8", "this CPU has no integer products that are faster (neither VNNI nor AMX)")
-    return best
+def peak(burst: Mapping[str, float], precision: str) -> float:
+    """GFLOP/s of the best in one burst; 0 for a precision that it lacks."""
+    return max((gflops for name, gflops in burst.items() if name.split()[0] == precision), default=0.0)
+
+
+def peaks(bursts: Sequence[Mapping[str, float]]) -> dict[str, float | str]:
+    """The median over bursts by precision; or why there is none."""
+    found = {precision: median(peak(burst, precision) for burst in bursts) for precision in PRECISIONS}
+    return {precision: gflops or _NO_PEAK[precision] for precision, gflops in found.items()}
 
 
 def floor_ms(flops: float, peak_gflops: float) -> float:

@@ -78,7 +78,7 @@ class Results:
     wall_s: float
     versions: Mapping[str, str]
     peaks: Mapping[str, float | str]
-    """Measured GFLOP/s on all cores by precision, or why there is none."""
+    """Measured GFLOP/s on all cores by precision, the median of the rounds, or why there is none."""
     rows: tuple[Row, ...]
     series: Mapping[str, Any]
     """What the plots show beside the rows, see benchmarks.plots."""

@@ -86,7 +86,13 @@ def _floor(results: Results) -> str:
         for precision, peak in results.peaks.items()
     ]
     return "\n".join(
-        ["### What this machine can calculate", "", "| precision | peak, all cores |", "|---|---|", *lines]
+        [
+            "### What this machine can calculate",
+            "",
+            "| precision | large products, all cores, median of the rounds |",
+            "|---|---|",
+            *lines,
+        ]
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import models
 from benchmarks.bench import Bench
-from benchmarks.floor import floor_ms
+from benchmarks.floor import floor_ms, peak, peaks
 from benchmarks.machine import PRECISIONS, why_not
 from benchmarks.ours.predictor import variant
 from benchmarks.results import Claim, Row, not_measured, ratio_row
@@ -62,12 +62,13 @@ def _measure(backbone: str, bench: Bench, claims: Sequence[Claim]) -> Iterator[R
     title = models.TITLES[backbone]
     with bench.subjects(_subjects(bench, backbone, runs, possible), title=title) as steps:
         turns = bench.turns(steps, title=title)
-    bench.bursts += [turn.told for turn in turns.pop(PEAK)]
+    bursts = [turn.told for turn in turns.pop(PEAK)]
+    bench.bursts += bursts
     for size, run in runs.items():
         told = {name: [turn.told[size] for turn in taken] for name, taken in turns.items() if size in taken[0].told}
         _check(told)
         times_ms = {name: [one["ms"] for one in ones] for name, ones in told.items()}
-        yield from (_row(bench, run, claim, times_ms) for claim in possible if _size(claim) == size)
+        yield from (_row(run, claim, times_ms, bursts) for claim in possible if _size(claim) == size)
 
 
 def _subjects(bench: Bench, backbone: str, runs: Mapping[str, Path], claims: Sequence[Claim]) -> dict[str, Subject]:
@@ -96,16 +97,20 @@ def _check(told: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
         raise RuntimeError(f"not all found the same number of instances: {counts}")
 
 
-def _row(bench: Bench, run: Path, claim: Claim, times_ms: Mapping[str, Sequence[float]]) -> Row:
+def _row(
+    run: Path, claim: Claim, times_ms: Mapping[str, Sequence[float]], bursts: Sequence[Mapping[str, float]]
+) -> Row:
     ours = _ours(_precision(claim))
     own = times_ms[ours]
     if claim.unit == "×":
         return ratio_row(claim, times_ms[claim.against], own, (claim.against, ours))
-    peak = bench.peaks[_precision(claim)]
-    if isinstance(peak, str):
-        return not_measured(claim, peak)
-    least_ms = floor_ms(flops(run, int(_size(claim)), _precision(claim)), peak)
-    return Row(claim, tuple(100 * least_ms / ms for ms in own), {ours: tuple(own), "floor": (least_ms,)})
+    precision = _precision(claim)
+    if isinstance(why := peaks(bursts)[precision], str):
+        return not_measured(claim, why)
+    work = flops(run, int(_size(claim)), precision)
+    least_ms = [floor_ms(work, peak(burst, precision)) for burst in bursts]
+    shares = tuple(100 * least / ms for least, ms in zip(least_ms, own, strict=True))
+    return Row(claim, shares, {ours: tuple(own), "floor": tuple(least_ms)})
 
 
 def flops(run: Path, size: int, precision: str) -> int:
