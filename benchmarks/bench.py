@@ -1,4 +1,4 @@
-"""What all rows share: the scratch folder with networks and photos, the number of rounds, the measured peaks, a voice.
+"""What all rows share: the scratch folder with networks and photos, the number of rounds, the bursts, a voice.
 
 Everything is made when a row first asks for it, so that `--only` makes no more than it needs.
 """
@@ -74,13 +74,6 @@ class Bench:
             with Subject("benchmarks.ours.predictor:int8_trunk", run=run, photo=self.photo) as subject:
                 subject.step()
         return made
-
-    @property
-    def peaks(self) -> dict[str, float | str]:
-        """GFLOP/s of this machine by precision, the median of all rounds so far; or why there is none."""
-        from benchmarks.floor import peaks
-
-        return peaks(self.bursts)
 
     # --- turns -------------------------------------------------------------------------------------------------------
 

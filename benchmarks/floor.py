@@ -20,7 +20,6 @@ _MAP = (100, 152)
 _CHANNELS = 256
 _BURST_S = 0.2
 _NO_PEAK = {
-    "fp32": "no burst was measured",
     "bf16": "this CPU does not calculate in bfloat16",
     "int8": "this CPU has no integer products that are faster (neither VNNI nor AMX)",
 }
@@ -61,7 +60,9 @@ def peak(burst: Mapping[str, float], precision: str) -> float:
 
 
 def peaks(bursts: Sequence[Mapping[str, float]]) -> dict[str, float | str]:
-    """The median over bursts by precision; or why there is none."""
+    """The median over bursts by precision, or why there is none; nothing when there were no bursts."""
+    if not bursts:
+        return {}
     found = {precision: median(peak(burst, precision) for burst in bursts) for precision in PRECISIONS}
     return {precision: gflops or _NO_PEAK[precision] for precision, gflops in found.items()}
 

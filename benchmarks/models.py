@@ -123,18 +123,18 @@ def draw_photo(path: Path, size: tuple[int, int]) -> Path:
     import cv2
     import numpy as np
 
+    from maskserve.imaging.encode import encode_picture
     from maskserve.training.datasets.panda_scenery import photograph
     from maskserve.training.datasets.pandas import compose
 
     rng = np.random.default_rng(SEED)
     canvas = compose(PHOTO_SIZE if size > PHOTO_SIZE else size, rng).canvas
-    pixels = np.asarray(cv2.resize(photograph(canvas, rng), size[::-1], interpolation=cv2.INTER_CUBIC))
+    pixels = np.asarray(cv2.resize(photograph(canvas, rng), size[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
     if size > PHOTO_SIZE:  # an enlarged drawing is too smooth for a camera's picture
         grain = rng.normal(0, 4, pixels.shape).astype(np.float32)
         pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    path.write_bytes(jpeg.tobytes())
+    path.write_bytes(encode_picture(pixels, "jpeg", quality=90))
     return path
 
 

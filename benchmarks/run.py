@@ -19,6 +19,7 @@ import click
 
 from benchmarks.bench import Bench
 from benchmarks.document import write_document
+from benchmarks.floor import peaks
 from benchmarks.results import Results, Row, failed
 from benchmarks.rows import Group, cold_start, gateway, gpu, growth, model_path, pixels, serving, throughput, training
 from benchmarks.table import summary, target_table
@@ -121,7 +122,6 @@ def run(groups: Sequence[Group], *, full: bool, rounds: int) -> Results:
         with _voice() as say:
             bench = Bench(scratch, rounds, full, say)
             rows = measure(groups, bench, lambda row: _tell(row, start))
-            peaks = bench.peaks if bench.bursts else {}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Results(
@@ -132,7 +132,7 @@ def run(groups: Sequence[Group], *, full: bool, rounds: int) -> Results:
         rounds=rounds,
         wall_s=time.monotonic() - start,
         versions=versions(),
-        peaks=peaks,
+        peaks=peaks(bench.bursts),
         rows=tuple(rows),
         series=bench.series,
     )

@@ -57,7 +57,12 @@ taps = _calculating(_taps)
 
 
 def value(stored: Any) -> Any:
-    """A feature's number as float32; uint16 are bfloat16's bits: the upper half of float32's."""
+    """A feature's number as float32. Of uint16, here and below: bfloat16's bits, the upper half of float32's."""
+    raise NotImplementedError("compiled only")
+
+
+def store(total: Any, out: Any) -> None:
+    """float32 to float32 as it is; or to uint16, each rounded to the nearest."""
     raise NotImplementedError("compiled only")
 
 
@@ -72,19 +77,19 @@ def _value(stored: Any) -> Any:
     return of_bits if stored == numba.types.uint16 else itself
 
 
-def _store(total: Any, out: Any, halved: bool) -> None:
-    """To float32 as it is; or to uint16, as bfloat16's bits: each number's upper half, rounded to the nearest."""
-    if halved:
+@overload(store)
+def _store(total: Any, out: Any) -> Any:  # noqa: ARG001 — the names are `store`'s
+    def as_bits(total: Any, out: Any) -> None:
         bits = total.view(np.uint32)
         for place in range(bits.shape[0]):
             # half of the last bit that stays, and in the middle a bit less where that bit is even
             rounded = bits[place] + np.uint32(0x7FFF) + ((bits[place] >> np.uint32(16)) & np.uint32(1))
             out[place] = rounded >> np.uint32(16)
-    else:
+
+    def as_it_is(total: Any, out: Any) -> None:
         out[:] = total
 
-
-store = _calculating(_store)
+    return as_bits if out.dtype == numba.types.uint16 else as_it_is
 
 
 def _pool(
@@ -96,7 +101,6 @@ def _pool(
     ratio: int,
     places: Any,
     target: Any,
-    halved: bool,
 ) -> None:
     """`pixels`: float32, bfloat16's bits, or uint8 that stand for (stored - zero_point) · scale."""
     _, height, width, channels = pixels.shape
@@ -121,7 +125,7 @@ def _pool(
                 nothing = zero_point * covered
                 for channel in range(channels):
                     total[channel] = (total[channel] - nothing) * scale
-                store(total, target[places[index], cell_y, cell_x], halved)
+                store(total, target[places[index], cell_y, cell_x])
 
 
 pool = _calculating(_pool)

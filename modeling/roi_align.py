@@ -90,11 +90,9 @@ def _align(
     ratio = max(0, align.sampling_ratio)
     scale, zero_point = np.float32(read_as.scale), np.float32(read_as.zero_point)
     target, where, image_of = _bits(pooled), places.numpy(), images.numpy()
-    halved = pooled.dtype == torch.bfloat16
     shares = np.array_split(np.arange(len(scaled)), max(1, min(torch.get_num_threads(), len(scaled) // SMALLEST_SHARE)))
     calls = [
-        (pixels, scale, zero_point, image_of[share], scaled[share], ratio, where[share], target, halved)
-        for share in shares
+        (pixels, scale, zero_point, image_of[share], scaled[share], ratio, where[share], target) for share in shares
     ]
     run_at_once(compiled.kernels().pool, calls)
 

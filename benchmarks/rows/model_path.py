@@ -107,19 +107,15 @@ def _row(
     precision = _precision(claim)
     if isinstance(why := peaks(bursts)[precision], str):
         return not_measured(claim, why)
-    work = flops(run, int(_size(claim)), precision)
+    work = flops(run, int(_size(claim)), variant(precision).proposals)
     least_ms = [floor_ms(work, peak(burst, precision)) for burst in bursts]
     shares = tuple(100 * least / ms for least, ms in zip(least_ms, own, strict=True))
     return Row(claim, shares, {ours: tuple(own), "floor": tuple(least_ms)})
 
 
-def flops(run: Path, size: int, precision: str) -> int:
-    """Of the photo of this benchmark at a network size, with the proposals that ours takes in that precision."""
-    return _flops(run, size, variant(precision).proposals)
-
-
 @cache
-def _flops(run: Path, size: int, proposals: int | None) -> int:
+def flops(run: Path, size: int, proposals: int | None) -> int:
+    """Of the photo of this benchmark at a network size; proposals None: as many as the run's config says."""
     from detectron2.modeling import build_model
 
     from maskserve.modeling.complexity import measure_complexity

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from shapely.geometry import Polygon as ShapelyPolygon
 
+from maskserve.imaging.encode import encode_picture
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets import panda_scenery as scenery
 from maskserve.training.datasets.atomic import landing
@@ -197,8 +198,7 @@ def _shapes(scene: Scene) -> list[dict[str, object]]:
 def _write_photo(stem: Path, scene: Scene, rng: Rng) -> None:
     photo = scenery.photograph(scene.canvas, rng)
     quality = int(rng.integers(78, 96))
-    _, jpeg = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    stem.with_suffix(".jpg").write_bytes(jpeg.tobytes())
+    stem.with_suffix(".jpg").write_bytes(encode_picture(photo, "jpeg", quality=quality))
     labels: dict[str, object] = {
         "version": "5.5.0",
         "flags": {},
