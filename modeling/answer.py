@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from maskserve.imaging.masks import coverage, paste_rle
+from maskserve.imaging.masks import coverage
+from maskserve.modeling.paste import paste_masks
 from maskserve.modeling.predictor import Prediction
 from maskserve.protos.errors import RequestError
-from maskserve.protos.types import ErrorCode, Instance, ModelInfo, Segmentation, SegmentOptions
+from maskserve.protos.types import ErrorCode, Instance, MaskRle, ModelInfo, Segmentation, SegmentOptions
 
 
 def to_segmentation(
@@ -38,7 +39,8 @@ def to_segmentation(
         RequestError: OPTIONS_INVALID (field `class_names`) when an option names a class the model does not have.
     """
     chosen = choose(prediction, options, class_names, default_score_threshold)
-    found = tuple(_instance(prediction, index, class_names) for index in chosen)
+    pasted = paste_masks(prediction.mask_probs[chosen], prediction.boxes_xyxy[chosen], prediction.size)
+    found = tuple(_instance(prediction, index, class_names, *mask) for index, mask in zip(chosen, pasted, strict=True))
     covered = coverage(found, prediction.size, class_names)
     if options.mask_format == "none":
         found = tuple(replace(instance, mask_rle=None) for instance in found)
@@ -64,11 +66,11 @@ def choose(
     return [int(index) for index in np.flatnonzero(keep)[: options.max_instances]]
 
 
-def _instance(prediction: Prediction, index: int, class_names: Sequence[str]) -> Instance:
-    box = prediction.boxes_xyxy[index]
+def _instance(
+    prediction: Prediction, index: int, class_names: Sequence[str], mask_rle: MaskRle, area_px: int
+) -> Instance:
     class_id = int(prediction.class_ids[index])
-    mask_rle, area_px = paste_rle(prediction.mask_probs[index], box, prediction.size)
-    left, top, right, bottom = (float(value) for value in box)
+    left, top, right, bottom = (float(value) for value in prediction.boxes_xyxy[index])
     return Instance(
         class_id=class_id,
         class_name=class_names[class_id],

@@ -1,6 +1,7 @@
 """The compiled kernels, from a path that outlives the archive.
 
-    kernels.py ─▶ a copy in the user's cache folder, named by its hash ─▶ numba keeps what it compiled beside it
+    kernels.py, mask_kernels.py ─▶ copies in the user's cache folder, named by their hash ─▶ numba keeps what it
+                                   compiled beside them
 
 numba finds its compiled code by the path of the source, and TorchServe unpacks an archive to another path each time:
 every worker would compile for seconds what the last one compiled already. Where nothing can be written, they do.
@@ -18,8 +19,6 @@ from types import ModuleType
 
 from maskserve.modeling.machine import cache_folder
 
-_SOURCE = Path(__file__).with_name("kernels.py")
-
 
 @cache
 def is_there() -> bool:
@@ -27,10 +26,20 @@ def is_there() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-@cache
 def kernels() -> ModuleType:
     """The module `maskserve.modeling.kernels`; each kernel is compiled, or read, when it is first called."""
-    spec = importlib.util.spec_from_file_location("maskserve_kernels", _lasting_copy())
+    return _load("kernels")
+
+
+def mask_kernels() -> ModuleType:
+    """The module `maskserve.modeling.mask_kernels`, likewise."""
+    return _load("mask_kernels")
+
+
+@cache
+def _load(name: str) -> ModuleType:
+    source = _lasting_copy(Path(__file__).with_name(f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(f"maskserve_{name}", source)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -39,16 +48,16 @@ def kernels() -> ModuleType:
     return module
 
 
-def _lasting_copy() -> Path:
+def _lasting_copy(module: Path) -> Path:
     """A file with the same source, or that one where the cache folder cannot be written."""
-    source = _SOURCE.read_bytes()
+    source = module.read_bytes()
     try:
-        target = cache_folder() / f"kernels-{sha256(source).hexdigest()[:16]}" / _SOURCE.name
+        target = cache_folder() / f"kernels-{sha256(source).hexdigest()[:16]}" / module.name
         if not target.is_file() or target.read_bytes() != source:  # a full disk or a lost write cut it off
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.{os.getpid()}")
             partial.write_bytes(source)
             partial.replace(target)  # several workers may start at the same time
     except (OSError, RuntimeError):  # RuntimeError: a user without a home, as containers have them
-        return _SOURCE
+        return module
     return target

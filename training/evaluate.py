@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskserve.imaging.masks import paste_rle
+from maskserve.modeling.paste import paste_masks
 from maskserve.modeling.predictor import Prediction, Predictor
 from maskserve.training.datasets.coco import read_coco
 from maskserve.training.datasets.manifest import Manifest, dataset_dicts
@@ -113,11 +113,11 @@ def category_ids(manifest: Manifest) -> list[int]:
 def coco_results(prediction: Prediction, image_id: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Instances as pycocotools wants them: boxes XYWH, masks as RLE of the whole photo."""
     results = []
-    for box, score, class_id, probs in zip(
-        prediction.boxes_xyxy, prediction.scores, prediction.class_ids, prediction.mask_probs, strict=True
+    pasted = paste_masks(prediction.mask_probs, prediction.boxes_xyxy, prediction.size)
+    for box, score, class_id, (rle, _) in zip(
+        prediction.boxes_xyxy, prediction.scores, prediction.class_ids, pasted, strict=True
     ):
         left, top, right, bottom = (float(value) for value in box)
-        rle, _ = paste_rle(probs, box, prediction.size)
         results.append(
             {
                 "image_id": image_id,

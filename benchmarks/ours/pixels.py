@@ -34,13 +34,13 @@ def overlay(scene: str) -> Step:
 def rle(scene: str) -> Step:
     """A step from the heads' mask probabilities to COCO RLE."""
     from benchmarks.scene import Scene
-    from maskserve.imaging.masks import paste_rle
+    from maskserve.modeling.paste import paste_masks
 
     drawn = Scene.read(Path(scene))
 
     def step() -> dict[str, Any]:
-        pairs = zip(drawn.mask_probs, drawn.boxes_xyxy, strict=True)
-        return {"counts": [paste_rle(probs, box, drawn.size)[0].counts for probs, box in pairs]}
+        pasted = paste_masks(drawn.mask_probs, drawn.boxes_xyxy, drawn.size)
+        return {"counts": [mask.counts for mask, _ in pasted]}
 
     return step
 

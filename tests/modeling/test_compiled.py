@@ -21,6 +21,7 @@ assert kernel(boxes, np.zeros(3, np.int64), 1, 0.5, 3).tolist() == [0, 2]
 print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
 SOURCES = Path(compiled.__file__).parents[1]
+KERNELS = SOURCES / "modeling" / "kernels.py"
 
 
 def run(place: Path, cache: Path) -> str:
@@ -46,9 +47,9 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
 
 def test_a_copy_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "cache_folder", lambda: tmp_path)
-    copy = compiled._lasting_copy()
+    copy = compiled._lasting_copy(KERNELS)
     copy.write_bytes(b"")
-    assert compiled._lasting_copy().read_bytes() == compiled._SOURCE.read_bytes()
+    assert compiled._lasting_copy(KERNELS).read_bytes() == KERNELS.read_bytes()
 
 
 def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +57,4 @@ def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(compiled, "cache_folder", homeless)
-    assert compiled._lasting_copy() == compiled._SOURCE
+    assert compiled._lasting_copy(KERNELS) == KERNELS
