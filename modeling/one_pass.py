@@ -22,7 +22,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskserve.modeling import atlas
+from maskserve.modeling import atlas, gpu_kernels
 from maskserve.modeling.proposals import best_of_level, flat_levels
 from maskserve.modeling.survivors import survivors
 from maskserve.modeling.trunk import TorchTrunk
@@ -30,6 +30,8 @@ from maskserve.modeling.trunk import TorchTrunk
 CANDIDATES = 2048
 """Boxes of a photo, of all classes, that score above the model's own threshold; a trained model has 50 to 150."""
 NOTHING = -torch.inf
+Pyramid = atlas.Atlas | list[Tensor]
+"""As it is where `gpu_kernels` reads it, else on one sheet."""
 
 
 class Found(NamedTuple):
@@ -68,7 +70,8 @@ class OnePass(nn.Module):
     def forward(self, pixels: Tensor, sizes: Tensor) -> Found:
         features, logits, deltas = self.trunk(pixels)
         limits = sizes.flip(1).repeat(1, 2)[:, None]  # width, height, width, height
-        sheet = atlas.draw([features[name] for name in self.heads.box_in_features])
+        levels = [features[name] for name in self.heads.box_in_features]
+        sheet: Pyramid = levels if gpu_kernels.can_pool(levels) else atlas.draw(levels)
         proposals, usable, complete = self._propose(logits, deltas, limits)
         boxes, scores, class_ids, settled = self._detect(sheet, proposals, usable, limits)
         masks = self._masks(sheet, boxes, class_ids)
@@ -89,7 +92,7 @@ class OnePass(nn.Module):
         scores, boxes = _best(scores, self.rpn.post_nms_topk[False], boxes.flatten(1, 2))
         return boxes, scores > NOTHING, settled.view(len(scores), -1).all(1)
 
-    def _detect(self, sheet: atlas.Atlas, proposals: Tensor, usable: Tensor, limits: Tensor) -> tuple[Tensor, ...]:
+    def _detect(self, sheet: Pyramid, proposals: Tensor, usable: Tensor, limits: Tensor) -> tuple[Tensor, ...]:
         """Boxes (B, D, 4), scores (B, D), classes (B, D), whether these are right (B,)."""
         predictor, count = self.heads.box_predictor, len(proposals)
         logits, deltas = predictor(self.heads.box_head(self._pooled(sheet, proposals, self._box_pooler)))
@@ -111,14 +114,18 @@ class OnePass(nn.Module):
         scores, boxes, class_ids = _best(scores, most if most >= 0 else CANDIDATES, boxes, class_ids)
         return boxes, scores, class_ids, few & settled
 
-    def _masks(self, sheet: atlas.Atlas, boxes: Tensor, class_ids: Tensor) -> Tensor:
+    def _masks(self, sheet: Pyramid, boxes: Tensor, class_ids: Tensor) -> Tensor:
         logits = self.heads.mask_head.layers(self._pooled(sheet, boxes, self._mask_pooler))
         own = class_ids.flatten() if logits.shape[1] > 1 else torch.zeros_like(class_ids).flatten()
         chosen = logits[torch.arange(len(own), device=own.device), own]
         return chosen.sigmoid().unflatten(0, class_ids.shape)
 
-    def _pooled(self, sheet: atlas.Atlas, boxes: Tensor, pooler: nn.Module) -> Tensor:
-        return atlas.pool(sheet, boxes, pooler).to(self._dtype, memory_format=torch.channels_last)
+    def _pooled(self, sheet: Pyramid, boxes: Tensor, pooler: nn.Module) -> Tensor:
+        if isinstance(sheet, atlas.Atlas):
+            pooled = atlas.pool(sheet, boxes, pooler)
+        else:
+            pooled = gpu_kernels.pool(sheet, boxes, pooler)
+        return pooled.to(self._dtype, memory_format=torch.channels_last)
 
 
 def _inside(boxes: Tensor, finite: Tensor, limits: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from maskserve.modeling.device import Precision, current, has_fast_bfloat16, pick_device
 from maskserve.modeling.fold import prepare
+from maskserve.modeling.fused import fuse
 from maskserve.modeling.heads import prepare_heads
 from maskserve.modeling.loading import load_network
 from maskserve.modeling.one_pass import NOTHING, OnePass, fits
@@ -128,6 +129,7 @@ class Predictor:
         )
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
         prepare_heads(self._heads, dtype, self._device, self.trunk.scales)
+        fuse(model)
         self._one_pass: OnePass | Recorded | None = None
         if self._device.type == "cuda" and isinstance(self.trunk, TorchTrunk) and fits(self._heads):
             self._one_pass = Recorded(OnePass(self.trunk, self._rpn, self._heads, dtype))

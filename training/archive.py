@@ -19,6 +19,7 @@ from maskserve.modeling.openvino_trunk import TRUNK_FILES
 from maskserve.protos.errors import ConfigError
 
 _PACKAGES = ("handlers", "modeling", "imaging", "protos")
+_SOURCE_FILES = ("*.py", "*.cu")
 _ENTRY = "mask_rcnn.py"
 _EXTRA_FILES = ("config.yaml", "classes.json", "model_card.json", "MODEL_CARD.md", *TRUNK_FILES, "source")
 # of every entry and of the manifest, so that the bytes do not depend on the day
@@ -33,7 +34,7 @@ def add_source(folder: Path) -> None:
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError(f"maskserve.{package} is not installed; `make setup` installs it")
         root = Path(next(iter(spec.submodule_search_locations)))
-        for file in root.rglob("*.py"):
+        for file in (file for kind in _SOURCE_FILES for file in root.rglob(kind)):
             target = folder / "source" / "maskserve" / package / file.relative_to(root)
             if package == "handlers" and file.name == _ENTRY:
                 target = folder / _ENTRY

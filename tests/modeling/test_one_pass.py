@@ -17,6 +17,7 @@ from maskserve.modeling import survivors as rounds
 from maskserve.modeling.one_pass import OnePass
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.survivors import survivors
+from tests.modeling import cuda_on_cpu
 from tests.networks import CLASSES, NETWORKS, as_detectron2, assert_same, network
 
 
@@ -40,6 +41,19 @@ def test_every_network_answers_as_detectron2_does(name: str, monkeypatch: pytest
     predictor = in_one_pass(cfg, model.state_dict())
     monkeypatch.setattr(predictor, "_step_by_step", None)
     assert_same(predictor(images)[0], as_detectron2(model, cfg, images), images)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_with_the_gpus_own_kernels_too(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Compiled for the CPU; with few proposals, as a block for each takes long there."""
+    few = ("MODEL.RPN.PRE_NMS_TOPK_TEST", "150", "MODEL.RPN.POST_NMS_TOPK_TEST", "40")
+    cfg, model = network(*NETWORKS[name], *few)
+    images = noise((120, 170), (200, 140))
+    theirs = as_detectron2(model, cfg, images)
+    cuda_on_cpu.pretend(monkeypatch)
+    predictor = in_one_pass(cfg, model.state_dict())
+    monkeypatch.setattr(predictor, "_step_by_step", None)
+    assert_same(predictor(images)[0], theirs, images)
 
 
 @pytest.mark.parametrize("limit", [(one_pass, "CANDIDATES", 5), (rounds, "ROUNDS", 1)])

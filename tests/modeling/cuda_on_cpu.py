@@ -1,0 +1,74 @@
+"""The kernels of `gpu_kernels.cu` compiled for the CPU, launched as torch launches those on a GPU. CI has no GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maskserve.modeling import fused, gpu_kernels
+
+SHIM = Path(__file__).with_name("cuda_on_cpu.hpp")
+KERNELS = Path(gpu_kernels.__file__).parent
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the CPU passes for an NVIDIA GPU."""
+    if not shutil.which("g++"):
+        pytest.skip("needs g++, to run the GPU's kernels on a CPU")
+    monkeypatch.setattr(gpu_kernels, "can_run_on", lambda _: True)
+    monkeypatch.setattr(gpu_kernels, "_kernel", lambda name, stored, _: Kernel(name, stored))
+    monkeypatch.setattr(fused, "_relu_conv", lambda conv, x: _conv(conv, x).relu())
+    monkeypatch.setattr(fused, "_add_relu_conv", lambda conv, x, shortcut: (_conv(conv, x) + shortcut).relu())
+
+
+class Kernel:
+    def __init__(self, name: str, stored: str) -> None:
+        self._name, self._library = name, _compiled(stored)
+
+    def __call__(self, grid: tuple[int, int, int], block: tuple[int, int, int], args: list[Any]) -> None:
+        """As torch.cuda's: pointers of tensors, int, and double."""
+        values = [_as_c(one) for one in args]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(one) for one in values))
+        self._library.launch(self._name.encode(), (ctypes.c_int * 3)(*grid), (ctypes.c_int * 3)(*block), pointers)
+
+
+def _as_c(one: torch.Tensor | int | float) -> Any:
+    if isinstance(one, torch.Tensor):
+        return ctypes.c_void_p(one.data_ptr())
+    return ctypes.c_int(one) if isinstance(one, int) else ctypes.c_double(one)
+
+
+@cache
+def _compiled(stored: str) -> ctypes.CDLL:
+    sources = SHIM.read_bytes() + (KERNELS / "gpu_kernels.cu").read_bytes() + stored.encode()
+    library = Path(tempfile.gettempdir()) / f"cuda-on-cpu-{hashlib.sha256(sources).hexdigest()[:16]}.so"
+    if not library.exists():
+        made = library.with_suffix(f".{id(sources)}")
+        command = [
+            "g++",
+            "-std=c++20",
+            "-O2",
+            "-ffp-contract=off",
+            "-fpermissive",
+            "-w",
+            "-shared",
+            "-fPIC",
+            "-pthread",
+        ]
+        command += [f"-DSTORED={stored}", f"-I{KERNELS}", "-x", "c++", str(SHIM), "-o", str(made)]
+        subprocess.run(command, check=True)
+        made.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+def _conv(conv: Any, x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
