@@ -64,7 +64,7 @@ def answer_batch(rows: Sequence[Mapping[str, Any]], engine: Engine) -> list[Answ
     """One answer per row, in order. Raises nothing that an image or its options can cause."""
     start = time.perf_counter()
     envelopes = [read_envelope(row) for row in rows]
-    photos = [guarded(read_photo, row, engine.predictor.network_size) for row in rows]
+    photos = [guarded(read_photo, row, engine.predictor.decode) for row in rows]
     predictions, times = _predict([photo for photo in photos if isinstance(photo, Photo)], engine.predictor)
     found = iter(predictions)
     answered = [

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
-from maskserve.imaging.decode import Size, decode_near
+from maskserve.imaging.decode import Size
+from maskserve.modeling.pixels import Image
 from maskserve.protos import codec, wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, MaskFormat, SegmentOptions
@@ -36,8 +35,8 @@ class Envelope:
 class Photo:
     """An image that is ready for the model."""
 
-    pixels: np.ndarray
-    """uint8 (h, w, 3) RGB, upright; of a big JPEG fewer than it has."""
+    pixels: Image
+    """Upright; of a big JPEG fewer than it has."""
     size: Size
     """(height, width) of the original, px."""
     options: SegmentOptions
@@ -50,17 +49,17 @@ def read_envelope(row: Mapping[str, Any]) -> Envelope:
     return Envelope(request_id, as_json=wire.KEY_IMAGE not in row)
 
 
-def read_photo(row: Mapping[str, Any], seen_at: Callable[[Size], Size]) -> Photo:
+def read_photo(row: Mapping[str, Any], decode: Callable[[bytes], tuple[Image, Size]]) -> Photo:
     """The row's image, decoded once, and its options. Raises RequestError; options are checked before pixels.
 
     Args:
         row: of TorchServe's batch.
-        seen_at: see `decode_near`.
+        decode: a file's bytes ─▶ its pixels and the photo's (height, width); see `Predictor.decode`.
     """
     options = _options(row)
     data = _image(row)
     start = time.perf_counter()
-    pixels, size = decode_near(data, seen_at)
+    pixels, size = decode(data)
     return Photo(pixels, size, options, decode_ms=(time.perf_counter() - start) * 1000)
 
 

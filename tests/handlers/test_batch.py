@@ -26,7 +26,7 @@ class FailsOn:
     def __init__(self, real: Any, height: int, error: Exception) -> None:
         self._real, self._height, self._error = real, height, error
         self.class_names = real.class_names
-        self.network_size = real.network_size
+        self.decode = real.decode
         self.batches: list[int] = []
 
     def __call__(self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> Any:
@@ -88,7 +88,7 @@ def test_a_big_jpeg_is_decoded_smaller_and_answered_in_its_own_pixels(engine: En
     image = Image.fromarray(coarse).resize((2000, 1500), Image.Resampling.BICUBIC)
     image.save(file, "JPEG", quality=95)
     image.save(whole, "PNG", compress_level=1)
-    read = read_photo({"image": file.getvalue()}, engine.predictor.network_size)
+    read = read_photo({"image": file.getvalue()}, engine.predictor.decode)
     assert read.pixels.shape[0] < read.size[0] == 1500
     near, expected = (_outcome(answer_batch([{"image": one.getvalue()}], engine)[0]) for one in (file, whole))
     assert near.size == (1500, 2000)
