@@ -14,7 +14,9 @@ OBJECTIVES: tuple[Objective, ...] = ("balanced", "latency", "throughput")
 
 MOST_LAYOUTS = 8
 GPU_THREADS = 4
-"""They decode and resize; the network runs elsewhere."""
+"""The network runs elsewhere."""
+GPU_WORKERS = (1, 2, 4)
+"""On one GPU: while one answers, the network of another runs."""
 CPU_BATCHES, GPU_BATCHES = (2, 4), (2, 4, 8, 16)
 NOISE = 1.05
 """Two layouts that differ by less are the same; then the other figure decides."""
@@ -50,18 +52,19 @@ def layouts(cores: int, most_workers: int, device: str) -> tuple[Layout, ...]:
     """Those worth measuring, fewest workers first; workers × threads never exceed the cores.
 
     1, 2, 4, … workers that share the cores equally, and one worker a core; of those with as many threads only the one
-    with the most workers. A GPU has one worker.
+    with the most workers. On a GPU 1, 2 and 4 workers.
 
     Args:
         cores: at least 1.
         most_workers: that fit into memory.
         device: "cpu", "cuda", "cuda:1".
     """
-    if device.startswith("cuda"):
-        return (Layout(1, min(cores, GPU_THREADS)),)
     most_workers = max(1, min(most_workers, cores))
-    counts = {2**power for power in range(most_workers.bit_length()) if 2**power <= most_workers} | {most_workers}
-    widest = {cores // workers: workers for workers in sorted(counts)}
+    if device.startswith("cuda"):
+        counts = (workers for workers in GPU_WORKERS if workers <= most_workers)
+        return tuple(Layout(workers, min(cores // workers, GPU_THREADS)) for workers in counts)
+    powers = {2**power for power in range(most_workers.bit_length()) if 2**power <= most_workers}
+    widest = {cores // workers: workers for workers in sorted(powers | {most_workers})}
     return tuple(Layout(workers, threads) for threads, workers in widest.items())[:MOST_LAYOUTS]
 
 

@@ -1,7 +1,7 @@
 """A run in a Python of its own that answers photos as a TorchServe worker does, on command, and says how long it took.
 
     MeasuredWorker ──{"threads": 2}──────────────────▶ process set up, predictor made, photos answered
-                   ◀─{"peak_memory_bytes": …}────────
+                   ◀─{"peak_memory_bytes": …, "gpu_share": …}
                    ──{"batch_size": 1, "seconds": 2}─▶ photos one after the other until the time is over
                    ◀─{"photos": 31, "elapsed_s": …, "latencies_ms": […]}
 
@@ -40,6 +40,16 @@ class Answered:
     elapsed_s: float
     latencies_ms: tuple[float, ...]
     """Of each batch, from a file's bytes to encoded masks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What has been taken when a worker had answered all photos."""
+
+    peak_memory_bytes: int
+    """Of the worker, resident, at most."""
+    gpu_share: float
+    """Of the GPU's memory, by all processes, 0..1; 0 without a GPU."""
 
 
 class MeasuredWorker:
@@ -89,9 +99,8 @@ class MeasuredWorker:
         """
         self._tell({"threads": threads})
 
-    def finish_setup(self) -> int:
-        """Its peak of resident memory until now, bytes."""
-        return int(self._reply()["peak_memory_bytes"])
+    def finish_setup(self) -> Memory:
+        return Memory(**self._reply())
 
     def begin_answering(self, batch_size: int, seconds: float) -> None:
         """Photos until the time is over, one batch at least. `finish_answering` waits."""
@@ -128,7 +137,7 @@ def peak_memory(run: Path, photos: Sequence[Path], variant: Variant | None = Non
     """Bytes of resident memory at most of a fresh process that loads a run and answers photos. Raises ConfigError."""
     with MeasuredWorker(run, photos, variant) as worker:
         worker.begin_setup(threads=None)
-        return worker.finish_setup()
+        return worker.finish_setup().peak_memory_bytes
 
 
 class _Subject:
@@ -150,7 +159,15 @@ class _Subject:
         for file in self._to_warm_up:
             self._answer([file])
         self._to_warm_up = self._files[:1]
-        return {"peak_memory_bytes": peak_memory_bytes()}
+        return {"peak_memory_bytes": peak_memory_bytes(), "gpu_share": self._gpu_share()}
+
+    def _gpu_share(self) -> float:
+        import torch
+
+        if not self._predictor.cfg.MODEL.DEVICE.startswith("cuda"):
+            return 0.0
+        free, total = torch.cuda.mem_get_info(self._predictor.cfg.MODEL.DEVICE)
+        return 1 - free / total
 
     def answer(self, batch_size: int, seconds: float) -> dict[str, Any]:
         import torch
@@ -172,7 +189,7 @@ class _Subject:
         from maskserve.protos.types import ModelInfo, SegmentOptions
         from maskserve.training.datasets.photos import decode_as_served
 
-        read = [decode_as_served(file, self._predictor.network_size) for file in files]
+        read = [decode_as_served(file, self._predictor.decode) for file in files]
         predictions, _ = self._predictor([pixels for pixels, _ in read], [size for _, size in read])
         for prediction in predictions:
             to_segmentation(prediction, SegmentOptions(), self._predictor.class_names, ModelInfo("", "", ""))

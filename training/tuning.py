@@ -21,7 +21,7 @@ import numpy as np
 from maskserve.modeling.device import pick_device
 from maskserve.modeling.machine import describe_machine, usable_cores, usable_memory_bytes
 from maskserve.training.layouts import Layout, Measured, Objective, batches, choose, layouts
-from maskserve.training.measured_worker import Answered, MeasuredWorker
+from maskserve.training.measured_worker import Answered, MeasuredWorker, Memory
 from maskserve.training.variant import AS_TRAINED, Variant
 
 ROUNDS = 5
@@ -79,8 +79,11 @@ def tune(
     """
     cores, device = cores or usable_cores(), pick_device("auto")
     with _Workers(run, photos, variant) as workers:
-        worker_bytes = workers.start_first(cores)
+        taken = workers.start_first(cores)
+        worker_bytes = taken.peak_memory_bytes
         fitting = 1 + int(MEMORY_SHARE * usable_memory_bytes()) // worker_bytes
+        if taken.gpu_share:
+            fitting = min(fitting, int(MEMORY_SHARE / taken.gpu_share))
         first = layouts(cores, fitting, device)
         workers.start(max(layout.workers for layout in first) - 1)
         windows = sum(_windows(layout) for layout in first) + len(batches(first[0], device))
@@ -120,8 +123,8 @@ class _Workers:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start_first(self, threads: int) -> int:
-        """Starts a worker; its peak memory in bytes, after all photos."""
+    def start_first(self, threads: int) -> Memory:
+        """Starts a worker; what it takes, after all photos."""
         self.start(1)
         return self._set_up(self._workers, threads)[0]
 
@@ -140,7 +143,7 @@ class _Workers:
         clock.tick()
         return answered
 
-    def _set_up(self, workers: Sequence[MeasuredWorker], threads: int) -> list[int]:
+    def _set_up(self, workers: Sequence[MeasuredWorker], threads: int) -> list[Memory]:
         for one in workers:
             one.begin_setup(threads)
             self._threads[one] = threads

@@ -76,8 +76,9 @@ def test_some_layouts_by_hand():
     assert layouts(6, PLENTY, "cpu") == (Layout(1, 6), Layout(2, 3), Layout(6, 1))
     assert [layout.workers for layout in layouts(64, PLENTY, "cpu")] == [1, 2, 4, 8, 16, 32, 64]
     assert layouts(256, PLENTY, "cpu")[-1] == Layout(128, 2)
-    assert layouts(64, PLENTY, "cuda:1") == (Layout(1, 4),)
-    assert layouts(2, PLENTY, "cuda") == (Layout(1, 2),)
+    assert layouts(64, PLENTY, "cuda:1") == (Layout(1, 4), Layout(2, 4), Layout(4, 4))
+    assert layouts(2, PLENTY, "cuda") == (Layout(1, 2), Layout(2, 1))
+    assert layouts(64, 1, "cuda") == (Layout(1, 4),)
 
 
 def test_batches_are_measured_beside_the_layout_s_own():
