@@ -13,6 +13,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from maskserve.handlers.request import Envelope, Photo, read_envelope, read_phot
 from maskserve.handlers.telemetry import log_failure
 from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.predictor import Prediction, Predictor, StageTimes
+from maskserve.modeling.process import on_all_threads
 from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, ModelInfo, Segmentation, Timings
@@ -64,7 +66,8 @@ def answer_batch(rows: Sequence[Mapping[str, Any]], engine: Engine) -> list[Answ
     """One answer per row, in order. Raises nothing that an image or its options can cause."""
     start = time.perf_counter()
     envelopes = [read_envelope(row) for row in rows]
-    photos = [guarded(read_photo, row, engine.predictor.decode) for row in rows]
+    read = partial(guarded, read_photo, seen_at=engine.predictor.network_size)
+    photos = on_all_threads(read, rows)
     predictions, times = _predict([photo for photo in photos if isinstance(photo, Photo)], engine.predictor)
     found = iter(predictions)
     answered = [
@@ -120,10 +123,10 @@ def _segment(prediction: Prediction | RequestError, photo: Photo, engine: Engine
     )
 
 
-def guarded(step: Callable[..., T], *arguments: Any) -> T | RequestError:
+def guarded(step: Callable[..., T], *arguments: Any, **named: Any) -> T | RequestError:
     """What `step` returns, or a RequestError for whatever it raises; what is not the sender's fault is logged."""
     try:
-        return step(*arguments)
+        return step(*arguments, **named)
     except RequestError as error:
         return error
     except Exception as error:  # one image's bug must not take its neighbours

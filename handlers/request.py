@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from maskserve.imaging.decode import Size
-from maskserve.modeling.pixels import Image
+import numpy as np
+
+from maskserve.imaging.decode import Size, decode_near
 from maskserve.protos import codec, wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, MaskFormat, SegmentOptions
@@ -35,8 +36,8 @@ class Envelope:
 class Photo:
     """An image that is ready for the model."""
 
-    pixels: Image
-    """Upright; of a big JPEG fewer than it has."""
+    pixels: np.ndarray
+    """uint8 (h, w, 3) RGB, upright; of a big JPEG fewer than it has."""
     size: Size
     """(height, width) of the original, px."""
     options: SegmentOptions
@@ -49,17 +50,17 @@ def read_envelope(row: Mapping[str, Any]) -> Envelope:
     return Envelope(request_id, as_json=wire.KEY_IMAGE not in row)
 
 
-def read_photo(row: Mapping[str, Any], decode: Callable[[bytes], tuple[Image, Size]]) -> Photo:
+def read_photo(row: Mapping[str, Any], seen_at: Callable[[Size], Size]) -> Photo:
     """The row's image, decoded once, and its options. Raises RequestError; options are checked before pixels.
 
     Args:
         row: of TorchServe's batch.
-        decode: a file's bytes ─▶ its pixels and the photo's (height, width); see `Predictor.decode`.
+        seen_at: see `decode_near`.
     """
     options = _options(row)
     data = _image(row)
     start = time.perf_counter()
-    pixels, size = decode(data)
+    pixels, size = decode_near(data, seen_at)
     return Photo(pixels, size, options, decode_ms=(time.perf_counter() - start) * 1000)
 
 

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from maskserve.modeling.resize import Size, resize, resize_on_gpu
 
-Image = np.ndarray | Tensor
-"""A photo, whole or decoded smaller: uint8 (h, w, 3) RGB; a tensor lies on the GPU where the network calculates."""
 LONG_STRIDE = 128
 """px: of what the longer side is padded to a multiple for a trunk that is compiled for one size at a time.
 608 × 608…1066 px has five sizes either way up."""
@@ -42,11 +40,11 @@ class Pixels:
         self._limits = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         self._strides = (stride, LONG_STRIDE if few_sizes else stride)
 
-    def __call__(self, images: Sequence[Image], originals: Sequence[Size]) -> tuple[Tensor, list[Size]]:
+    def __call__(self, images: Sequence[np.ndarray], originals: Sequence[Size]) -> tuple[Tensor, list[Size]]:
         """The trunk's input: float32 (B, 3, H, W), channels last, on the device of the model.
 
         Args:
-            images: photos.
+            images: uint8 (h, w, 3) RGB.
             originals: (height, width) of each photo, where it was decoded smaller.
 
         Returns:
@@ -61,7 +59,6 @@ class Pixels:
                 shown = resize_on_gpu(image, size, original, inside.device)
                 torch.sub(shown.flip(-1) if self._bgr else shown, self._mean, out=inside).div_(self._std)
             else:
-                assert isinstance(image, np.ndarray)
                 seen = np.ascontiguousarray(resize(image, size, original)[:, :, :: -1 if self._bgr else 1])
                 cv2.LUT(seen, self._table, dst=inside.numpy())  # the same numbers in one pass instead of two
         return batch.permute(0, 3, 1, 2), sizes

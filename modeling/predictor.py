@@ -25,16 +25,14 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from maskserve.imaging.decode import decode_near
 from maskserve.modeling.device import Precision, current, has_fast_bfloat16, pick_device
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.fused import fuse
-from maskserve.modeling.gpu_jpeg import decode_on_gpu
 from maskserve.modeling.heads import prepare_heads
 from maskserve.modeling.loading import load_network
 from maskserve.modeling.one_pass import NOTHING, OnePass, fits
 from maskserve.modeling.openvino_trunk import OpenVinoTrunk
-from maskserve.modeling.pixels import Image, Pixels
+from maskserve.modeling.pixels import Pixels
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.recorded import Recorded
 from maskserve.modeling.resize import Size
@@ -137,12 +135,12 @@ class Predictor:
             self._one_pass = Recorded(OnePass(self.trunk, self._rpn, self._heads, dtype))
 
     def __call__(
-        self, images: Sequence[Image], sizes: Sequence[tuple[int, int]] | None = None
+        self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]] | None = None
     ) -> tuple[list[Prediction], StageTimes]:
         """Segment a batch with one forward.
 
         Args:
-            images: uint8 (H, W, 3) RGB, any sizes; arrays, or what `decode` gives.
+            images: uint8 (H, W, 3) RGB, any sizes.
             sizes: (height, width) of the originals, in whose px the answers are, where images were decoded smaller.
 
         Returns:
@@ -181,17 +179,6 @@ class Predictor:
             return None
         return [Detections(*(column[one[1] > NOTHING] for column in one)) for one in zip(*columns, strict=True)]
 
-    def decode(self, data: bytes) -> tuple[Image, Size]:
-        """What the network needs of a photo's file, and the photo's (height, width); on a GPU, if that can.
-
-        Raises RequestError as `maskserve.imaging.decode.decode_near`.
-        """
-        on_gpu = None
-        if self._device.type == "cuda":
-            with current(self._device):
-                on_gpu = decode_on_gpu(data, self._device)
-        return on_gpu or decode_near(data, self.network_size)
-
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which the network sees an image of `size`."""
         return self.pixels.network_size(size)
@@ -223,7 +210,7 @@ def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:
     return cfg
 
 
-def _size(image: Image) -> tuple[int, int]:
+def _size(image: np.ndarray) -> tuple[int, int]:
     return int(image.shape[0]), int(image.shape[1])
 
 

@@ -31,22 +31,18 @@ def resize(image: np.ndarray, size: Size, original: Size | None = None) -> np.nd
     return np.ascontiguousarray(done.permute(1, 2, 0).numpy())
 
 
-def resize_on_gpu(image: np.ndarray | Tensor, size: Size, original: Size, device: torch.device) -> Tensor:
+def resize_on_gpu(image: np.ndarray, size: Size, original: Size, device: torch.device) -> Tensor:
     """The same, to a grey level, on `device`: float32 (*size, 3) of whole numbers."""
     if max(here / wanted for here, wanted in zip(image.shape, size, strict=False)) > MOST_SHRINK_ON_GPU:
-        image = resize(image if isinstance(image, np.ndarray) else image.cpu().numpy(), size, original)
-    pixels = image if isinstance(image, Tensor) else _upload(image, device)
+        image = resize(image, size, original)
+    pixels = _as_tensor(image)
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()  # so that this process need not wait for the copy
+    pixels = pixels.to(device, non_blocking=True)
     if image.shape[:2] == size:
         return pixels.float()
     done = _resample(pixels[None].permute(0, 3, 1, 2).float().contiguous(), size, original)
     return done.round_().clamp_(0, 255).permute(1, 2, 0)
-
-
-def _upload(image: np.ndarray, device: torch.device) -> Tensor:
-    pixels = _as_tensor(image)
-    if device.type == "cuda":
-        pixels = pixels.pin_memory()  # so that this process need not wait for the copy
-    return pixels.to(device, non_blocking=True)
 
 
 def _resample(batch: Tensor, size: Size, original: Size) -> Tensor:

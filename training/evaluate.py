@@ -100,7 +100,7 @@ def evaluate(
 def predictions(predictor: Predictor, records: Sequence[Record]) -> Iterator[tuple[Record, Prediction, float]]:
     """(record, prediction, ms in the network), one photo at a time as a request comes."""
     for record in records:
-        photo, size = read_as_served(record, predictor.decode)
+        photo, size = read_as_served(record, predictor.network_size)
         (prediction,), times = predictor([photo], [size])
         yield record, prediction, times.inference_ms
 

@@ -51,7 +51,7 @@ def machine() -> str:
 
 
 def _timed_ms(predictor: Predictor, record: Record) -> float:
-    photo, size = read_as_served(record, predictor.decode)
+    photo, size = read_as_served(record, predictor.network_size)
     start = time.perf_counter()
     (prediction,), _ = predictor([photo], [size])
     to_segmentation(prediction, SegmentOptions(), predictor.class_names, _MODEL)

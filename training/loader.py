@@ -27,7 +27,6 @@ from pycocotools import mask as coco_mask
 
 from maskserve.imaging.decode import Size
 from maskserve.modeling.machine import allowed_cores
-from maskserve.modeling.pixels import Image
 from maskserve.protos.errors import DataError
 from maskserve.training.copy_paste import SCALES, paste_instances
 from maskserve.training.datasets.photos import decode_as_served, decode_photo
@@ -154,12 +153,12 @@ def read_photo(record: Record) -> np.ndarray:
     return _read(record, _decode_whole)[0]
 
 
-def read_as_served(record: Record, decode: Callable[[bytes], tuple[Image, Size]]) -> tuple[Image, Size]:
+def read_as_served(record: Record, seen_at: Callable[[Size], Size]) -> tuple[np.ndarray, Size]:
     """What the predictor gets of a photo when it is served (pixels, size); see `decode_as_served`. Raises as above."""
-    return _read(record, partial(decode_as_served, decode=decode))
+    return _read(record, partial(decode_as_served, seen_at=seen_at))
 
 
-def _read(record: Record, decode: Callable[[bytes], tuple[Any, Size]]) -> tuple[Any, Size]:
+def _read(record: Record, decode: Callable[[bytes], tuple[np.ndarray, Size]]) -> tuple[np.ndarray, Size]:
     path = Path(record["file_name"])
     try:
         pixels, size = decode(path.read_bytes())

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
@@ -186,10 +187,11 @@ class _Subject:
 
     def _answer(self, files: Sequence[bytes]) -> None:
         from maskserve.modeling.answer import to_segmentation
+        from maskserve.modeling.process import on_all_threads
         from maskserve.protos.types import ModelInfo, SegmentOptions
         from maskserve.training.datasets.photos import decode_as_served
 
-        read = [decode_as_served(file, self._predictor.decode) for file in files]
+        read = on_all_threads(partial(decode_as_served, seen_at=self._predictor.network_size), files)
         predictions, _ = self._predictor([pixels for pixels, _ in read], [size for _, size in read])
         for prediction in predictions:
             to_segmentation(prediction, SegmentOptions(), self._predictor.class_names, ModelInfo("", "", ""))

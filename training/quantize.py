@@ -117,7 +117,7 @@ class _Flat(nn.Module):
 
 def calibration_pixels(predictor: Predictor, record: Record) -> Tensor:
     """The trunk's input of a record's photo, as the predictor makes it of a request's. Raises DataError."""
-    photo, size = read_as_served(record, predictor.decode)
+    photo, size = read_as_served(record, predictor.network_size)
     return predictor.pixels([photo], [size])[0]
 
 

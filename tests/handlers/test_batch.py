@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -26,7 +27,7 @@ class FailsOn:
     def __init__(self, real: Any, height: int, error: Exception) -> None:
         self._real, self._height, self._error = real, height, error
         self.class_names = real.class_names
-        self.decode = real.decode
+        self.network_size = real.network_size
         self.batches: list[int] = []
 
     def __call__(self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> Any:
@@ -88,7 +89,7 @@ def test_a_big_jpeg_is_decoded_smaller_and_answered_in_its_own_pixels(engine: En
     image = Image.fromarray(coarse).resize((2000, 1500), Image.Resampling.BICUBIC)
     image.save(file, "JPEG", quality=95)
     image.save(whole, "PNG", compress_level=1)
-    read = read_photo({"image": file.getvalue()}, engine.predictor.decode)
+    read = read_photo({"image": file.getvalue()}, engine.predictor.network_size)
     assert read.pixels.shape[0] < read.size[0] == 1500
     near, expected = (_outcome(answer_batch([{"image": one.getvalue()}], engine)[0]) for one in (file, whole))
     assert near.size == (1500, 2000)
@@ -174,3 +175,19 @@ def test_after_a_cuda_error_the_worker_ends(engine: Engine, photo: bytes) -> Non
     lost = torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700)
     with pytest.raises(SystemExit):
         answer_batch([{"image": photo}], dataclasses.replace(engine, predictor=FailsOn(engine.predictor, 90, lost)))
+
+
+def test_the_photos_of_a_batch_are_read_on_all_threads(engine: Engine, photo: bytes, monkeypatch: pytest.MonkeyPatch):
+    """At the same time, each answer in its row's place, a broken photo's too."""
+    both = threading.Barrier(2, timeout=20)
+
+    def read(row: dict[str, bytes], **options: Any) -> Any:
+        both.wait()
+        return read_photo(row, **options)
+
+    monkeypatch.setattr("maskserve.handlers.batch.read_photo", read)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    fine, broken = answer_batch([{"image": photo}, {"image": photo[:200]}], engine)
+    assert _outcome(fine).size == (90, 120)
+    assert isinstance(broken.outcome, RequestError)
+    assert broken.outcome.code == ErrorCode.IMAGE_UNREADABLE

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from maskserve.handlers.request import read_envelope, read_photo
-from maskserve.imaging.decode import decode_near
 from maskserve.protos.codec import encode_options
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, SegmentOptions
 
 
-def decode(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """Of a network that sees photos as they are."""
-    return decode_near(data, lambda size: size)
+def seen_at(size: tuple[int, int]) -> tuple[int, int]:
+    """A network that sees photos as they are."""
+    return size
 
 
 def test_grpc_row_carries_bytes_options_and_id(photo: bytes) -> None:
     """The keys of the contract arrive as bytearrays and become pixels, options and an id."""
     options = SegmentOptions(score_threshold=0.25, max_instances=3, mask_format="none", class_names=("red panda",))
     row = {"image": bytearray(photo), "options": bytearray(encode_options(options)), "request_id": bytearray(b"r-1")}
-    read = read_photo(row, decode)
+    read = read_photo(row, seen_at)
     assert read.pixels.shape == (90, 120, 3)
     assert read.size == (90, 120)
     assert read.options == options
@@ -40,7 +38,7 @@ def test_rest_row_is_answered_in_json_and_takes_options_from_the_form(photo: byt
         "class_names": bytearray(b"red panda, giant panda"),
     }
     assert read_envelope(row).as_json
-    assert read_photo(row, decode).options == SegmentOptions(0.1, 2, "none", ("red panda", "giant panda"))
+    assert read_photo(row, seen_at).options == SegmentOptions(0.1, 2, "none", ("red panda", "giant panda"))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,7 @@ def test_rest_row_is_answered_in_json_and_takes_options_from_the_form(photo: byt
 def test_a_row_without_a_usable_image_is_its_senders_error(row: dict[str, object], code: ErrorCode) -> None:
     """Each way of not sending an image has its code."""
     with pytest.raises(RequestError) as raised:
-        read_photo(row, decode)
+        read_photo(row, seen_at)
     assert raised.value.code == code
 
 
@@ -76,7 +74,7 @@ def test_a_row_without_a_usable_image_is_its_senders_error(row: dict[str, object
 def test_bad_options_are_named_before_the_image_is_read(row: dict[str, object], field: str) -> None:
     """The option at fault is in the error, although the image is missing too."""
     with pytest.raises(RequestError) as raised:
-        read_photo(row, decode)
+        read_photo(row, seen_at)
     assert (raised.value.code, raised.value.field) == (ErrorCode.OPTIONS_INVALID, field)
 
 

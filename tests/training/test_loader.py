@@ -1,6 +1,5 @@
 """Batches: the same from the same seed, labels that follow the pixels, masks in any COCO form."""
 
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from maskserve.imaging.decode import decode_near
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
 from maskserve.training.loader import Mapper, auto_workers, read_as_served, train_loader
@@ -139,9 +137,8 @@ def test_a_photo_is_read_as_the_server_reads_it_and_what_it_refuses_still_is(tmp
     for name in ("big.jpg", "big.bmp"):
         big.save(tmp_path / name)
         records.append({"file_name": str(tmp_path / name), "height": 1504, "width": 2000})
-    decode = partial(decode_near, seen_at=lambda _size: (300, 400))
-    (served, size), (refused, same_size) = (read_as_served(record, decode) for record in records)
+    (served, size), (refused, same_size) = (read_as_served(record, lambda _size: (300, 400)) for record in records)
     assert size == same_size == (1504, 2000)
     assert (served.shape, refused.shape) == ((752, 1000, 3), (1504, 2000, 3))
     with pytest.raises(DataError, match=r"labels are for \(7"):
-        read_as_served({**records[0], "height": 7}, decode)
+        read_as_served({**records[0], "height": 7}, lambda _size: (300, 400))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maskserve.imaging.decode import Size
+from maskserve.imaging.decode import Size, decode_near
 from maskserve.protos.errors import DataError, RequestError
 
 ORIENTATION_TAG = 0x0112
@@ -62,20 +61,16 @@ def decode_photo(data: bytes) -> np.ndarray:
         raise DataError(f"it is no readable photo ({error})") from None
 
 
-def decode_as_served(data: bytes, decode: Callable[[bytes], tuple[Any, Size]]) -> tuple[Any, Size]:
-    """The pixels that the server's worker gets of a photo, and the photo's (height, width).
+def decode_as_served(data: bytes, seen_at: Callable[[Size], Size]) -> tuple[np.ndarray, Size]:
+    """The pixels that the server's worker gets of a photo, and the photo's (height, width); see `decode_near`.
 
     What the server refuses (a BMP, a photo above its limits) is decoded by `decode_photo`.
-
-    Args:
-        data: the file's bytes.
-        decode: of the predictor (`maskserve.modeling.predictor.Predictor.decode`).
 
     Raises:
         DataError: when Pillow cannot read it.
     """
     try:
-        return decode(data)
+        return decode_near(data, seen_at)
     except RequestError:
         pixels = decode_photo(data)
         return pixels, (pixels.shape[0], pixels.shape[1])
