@@ -7,11 +7,12 @@ Kinds instead of modules, because the two sides are built differently. OpenVINO'
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from benchmarks.subject import load_step
 
 KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("convolution", ("conv",)),
@@ -29,8 +30,7 @@ _TIMES = 2
 
 def step(profiled: str, **arguments: Any) -> Callable[[], dict[str, Any]]:
     """A step that profiles another (named as for `benchmarks.subject`) and says {"kinds": {kind: ms}}."""
-    module, _, name = profiled.partition(":")
-    work = getattr(importlib.import_module(module), name)(**arguments)
+    work = load_step(profiled, arguments)
     work()
     return lambda: {"kinds": min((_profile(work) for _ in range(_TIMES)), key=lambda kinds: sum(kinds.values()))}
 

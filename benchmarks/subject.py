@@ -35,6 +35,8 @@ TUNED_MALLOC = {
 }
 """glibc keeps freed memory instead of giving it back and faulting every page in anew."""
 _PATIENCE_S = 300.0
+Step = Callable[[], Mapping[str, Any] | None]
+"""Does one piece of work and tells about it."""
 _MALLOC = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
@@ -166,14 +168,34 @@ class Subject:
             self._errors.close()
 
 
+def load_step(load: str, arguments: Mapping[str, Any]) -> Step:
+    """What `package.module:function` makes of the arguments."""
+    module, _, name = load.partition(":")
+    step: Step = getattr(importlib.import_module(module), name)(**arguments)
+    return step
+
+
+def several(steps: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Step:
+    """A step that takes several in one process, one after the other, and tells each one's "ms" and what it told.
+
+    Args:
+        steps: by name, for `load_step`.
+    """
+    loaded = {name: load_step(load, arguments) for name, (load, arguments) in steps.items()}
+    return lambda: {name: _timed(step) for name, step in loaded.items()}
+
+
+def _timed(step: Step) -> dict[str, Any]:
+    start = time.perf_counter()
+    told = step()
+    return {"ms": (time.perf_counter() - start) * 1000, **(told or {})}
+
+
 def _serve(load: str, arguments: str) -> None:
     """The child's side."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is none of the parent's business
-    module, _, name = load.partition(":")
-    step: Callable[[], Mapping[str, Any] | None] = getattr(importlib.import_module(module), name)(
-        **json.loads(arguments)
-    )
+    step = load_step(load, json.loads(arguments))
     _say(answers, {"ready": True})
     for _ in sys.stdin:
         start = time.perf_counter()

@@ -63,15 +63,12 @@ def _group(name: str, title: str, fill: Callable[[Bench], Any]) -> Group:
     return Group(title, [Claim(name, title, "")], measure)
 
 
-def _pair(*, profiled: bool = False, **arguments: Any) -> dict[str, Subject]:
-    """Both sides on the same run and photo."""
-    sides: dict[str, tuple[str, dict[str, Any]]] = {
+def _sides() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Both ways of a photo, and what they ask for beside the run and the photo."""
+    return {
         STOCK: ("benchmarks.peers.predictor:segment_to_rle", {}),
         _ours(): ("benchmarks.ours.predictor:segment", {"precision": best_precision()}),
     }
-    if profiled:
-        sides = {name: ("benchmarks.profile:step", {"profiled": side, **more}) for name, (side, more) in sides.items()}
-    return {name: Subject(side, **more, **arguments) for name, (side, more) in sides.items()}
 
 
 def _ours() -> str:
@@ -79,13 +76,19 @@ def _ours() -> str:
 
 
 def _stages(bench: Bench) -> Stages:
-    found: Stages = {}
-    for backbone in models.BACKBONES:
-        wanted = _pair(profiled=True, run=bench.run(backbone, 800), photo=bench.photo)
-        with bench.subjects(wanted, title="stage breakdown") as steps:
-            turns = bench.turns(steps, title="stage breakdown", rounds=1, warm_ups=0)
-        found[models.TITLES[backbone]] = {name: taken[0].told["kinds"] for name, taken in turns.items()}
-    return found
+    def profiled(side: str, more: dict[str, Any]) -> Subject:
+        runs = {title: bench.run(backbone, 800) for backbone, title in models.TITLES.items()}
+        common = {"profiled": side, "photo": bench.photo, **more}
+        steps = {title: ("benchmarks.profile:step", {"run": run, **common}) for title, run in runs.items()}
+        return Subject("benchmarks.subject:several", steps=steps)
+
+    wanted = {name: profiled(*side) for name, side in _sides().items()}
+    with bench.subjects(wanted, title="stage breakdown") as steps:
+        turns = bench.turns(steps, title="stage breakdown", rounds=1, warm_ups=0)
+    return {
+        title: {name: taken[0].told[title]["kinds"] for name, taken in turns.items()}
+        for title in models.TITLES.values()
+    }
 
 
 def _by_model(what: str, values: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:
@@ -94,7 +97,8 @@ def _by_model(what: str, values: Sequence[int], bench: Bench) -> dict[str, dict[
     for value in values:
         size, instances = (value, models.INSTANCES) if what == "size" else (INSTANCES_SIZE, value)
         title = f"{what} {value}"
-        wanted = _pair(run=bench.run(BACKBONE, size, instances), photo=bench.photo)
+        common: dict[str, Any] = {"run": bench.run(BACKBONE, size, instances), "photo": bench.photo}
+        wanted = {name: Subject(side, **more, **common) for name, (side, more) in _sides().items()}
         with bench.subjects(wanted, title=title) as steps:
             turns = bench.turns(steps, title=title, rounds=ROUNDS)
         for name, taken in turns.items():

@@ -11,11 +11,14 @@ from benchmarks import models
 from benchmarks.bench import Bench
 from benchmarks.results import Claim, Row, ratio_row
 from benchmarks.rows import Group
-from benchmarks.subject import Subject, Turn
+from benchmarks.subject import Subject
 
 SIZE = (800, 1333)
 SHORT_SIDE = 800
 GREY_LEVELS = 0.3
+OURS = "maskserve"
+Told = Sequence[Sequence[Mapping[str, Any]]]
+"""What the peers, and then ours, told in each round."""
 
 _OVERLAY = Claim("pixels.overlay", "overlay, 10 instances, 1333×800", "Detectron2's Visualizer", 60.0)
 _RLE = Claim("pixels.rle", "masks as RLE, 10 instances, 1333×800", "paste_masks_in_image + pycocotools", 5.0)
@@ -28,18 +31,22 @@ def groups() -> list[Group]:
 
 
 def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
+    title = "pictures and masks"
+    arguments = {claim.name: _arguments(bench, claim) for claim in claims}
+    wanted = {
+        side: Subject(
+            "benchmarks.subject:several",
+            steps={claim.name: (f"{module}:{_FUNCTIONS[claim.name]}", arguments[claim.name]) for claim in claims},
+        )
+        for side, module in {"peers": "benchmarks.peers.drawing", OURS: "benchmarks.ours.pixels"}.items()
+    }
+    with bench.subjects(wanted, title=title) as steps:
+        turns = bench.turns(steps, title=title, warm_ups=2)
     for claim in claims:
-        function = _FUNCTIONS[claim.name]
-        arguments = _arguments(bench, claim)
-        wanted = {
-            claim.against: Subject(f"benchmarks.peers.drawing:{function}", **arguments),
-            "maskserve": Subject(f"benchmarks.ours.pixels:{function}", **arguments),
-        }
-        with bench.subjects(wanted, title=claim.what) as steps:
-            turns = bench.turns(steps, title=claim.what, warm_ups=2)
-        peer, ours = ([turn.ms for turn in turns[name]] for name in wanted)
-        note = _NOTES.get(claim.name, lambda _bench, _turns: "")(bench, turns)
-        yield ratio_row(claim, peer, ours, (claim.against, "maskserve"), note)
+        told = [[turn.told[claim.name] for turn in turns[side]] for side in wanted]
+        peer, ours = ([one["ms"] for one in of_side] for of_side in told)
+        note = _NOTES.get(claim.name, lambda _bench, _told: "")(bench, told)
+        yield ratio_row(claim, peer, ours, (claim.against, OURS), note)
 
 
 def _arguments(bench: Bench, claim: Claim) -> dict[str, Any]:
@@ -54,13 +61,13 @@ def _arguments(bench: Bench, claim: Claim) -> dict[str, Any]:
     return {"scene": path}
 
 
-def _identical(_bench: Bench, turns: Mapping[str, Sequence[Turn]]) -> str:
+def _identical(_bench: Bench, told: Told) -> str:
     """How many of the instances have the same bytes."""
-    theirs, own = (taken[-1].told["counts"] for taken in turns.values())
+    theirs, own = (of_side[-1]["counts"] for of_side in told)
     return f"{sum(a == b for a, b in zip(theirs, own, strict=True))} of {len(own)} byte-identical"
 
 
-def _difference(bench: Bench, _turns: Mapping[str, Sequence[Turn]]) -> str:
+def _difference(bench: Bench, _told: Told) -> str:
     """How far the pixels are from Pillow's."""
     from benchmarks.ours.pixels import network_pixels
     from benchmarks.peers.drawing import pillow_pixels
@@ -71,7 +78,7 @@ def _difference(bench: Bench, _turns: Mapping[str, Sequence[Turn]]) -> str:
     return f"mean difference {apart:.2f} grey levels (wanted: ≤ {GREY_LEVELS})"
 
 
-_NOTES: Mapping[str, Callable[[Bench, Mapping[str, Sequence[Turn]]], str]] = {
+_NOTES: Mapping[str, Callable[[Bench, Told], str]] = {
     _RLE.name: _identical,
     _DECODE.name: _difference,
 }
