@@ -10,7 +10,8 @@ Shape shorthand: B images, A anchors a position, h, w px of a level, k boxes kep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from detectron2.modeling.proposal_generator import RPN
@@ -18,6 +19,9 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from maskserve.modeling.suppression import suppress
+
+Anchors = Callable[[Tensor], Tensor]
+"""Places in a flat level, int64 (k,) ─▶ the anchors there, float32 (k, 4), xyxy in px of the network's input."""
 
 
 def propose(
@@ -35,16 +39,32 @@ def propose(
 
 def flat_levels(
     rpn: RPN, logits: Sequence[Tensor], deltas: Sequence[Tensor]
-) -> tuple[list[Boxes], list[Tensor], list[Tensor]]:
+) -> tuple[list[Anchors], list[Tensor], list[Tensor]]:
     """The anchors of each level, and their logits (B, h · w · A) and deltas (B, h · w · A, 4)."""
-    anchors: list[Boxes] = rpn.anchor_generator(list(logits))  # it asks a map for its size only
+    generator = rpn.anchor_generator
+    levels = zip(generator.cell_anchors, generator.strides, logits, strict=True)
+    anchors: list[Anchors] = [
+        partial(_on_grid, cell, stride, generator.offset, one.shape[3]) for cell, stride, one in levels
+    ]
     by_anchor = [one.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in deltas]
     return anchors, [one.permute(0, 2, 3, 1).flatten(1) for one in logits], by_anchor
 
 
+def _on_grid(cell: Tensor, stride: int, offset: float, width: int, places: Tensor) -> Tensor:
+    """Those of Detectron2's DefaultAnchorGenerator, which makes them for every place of a level, 140,000 at 800 px.
+
+    Args:
+        cell: (A, 4), around the first place.
+        width: of the level, px.
+    """
+    column, row = places // len(cell) % width, places // len(cell) // width
+    corner = (torch.stack([column, row], 1) + offset) * stride
+    return cell[places % len(cell)] + corner.repeat(1, 2)
+
+
 def best_of_levels(
     rpn: RPN,
-    anchors: Sequence[Boxes],
+    anchors: Sequence[Anchors],
     logits: Sequence[Tensor],
     deltas: Sequence[Tensor],
     sizes: Sequence[tuple[int, int]],
@@ -52,7 +72,7 @@ def best_of_levels(
     """What Detectron2's `RPN.predict_proposals` answers, in training or not, for the same arguments.
 
     Args:
-        logits, deltas: (B, h · w · A) and (B, h · w · A, 4) of each level.
+        anchors, logits, deltas: of each level, (B, h · w · A) and (B, h · w · A, 4).
 
     Raises:
         FloatingPointError: a number is infinite or NaN in training.
@@ -66,12 +86,12 @@ def best_of_levels(
     return [_kept(rpn, *image, level_ids) for image in zip(scores, boxes, sizes, strict=True)]
 
 
-def best_of_level(rpn: RPN, logits: Tensor, deltas: Tensor, anchors: Boxes) -> tuple[Tensor, Tensor]:
+def best_of_level(rpn: RPN, logits: Tensor, deltas: Tensor, anchors: Anchors) -> tuple[Tensor, Tensor]:
     """(scores (B, k), boxes (B, k, 4)) of a level's best positions, best first, float32."""
     limit = min(logits.shape[1], rpn.pre_nms_topk[rpn.training])
     scores, chosen = logits.float().topk(limit, dim=1)
     picked = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).reshape(-1, 4)
-    boxes = rpn.box2box_transform.apply_deltas(picked.float(), anchors.tensor[chosen.reshape(-1)])
+    boxes = rpn.box2box_transform.apply_deltas(picked.float(), anchors(chosen.reshape(-1)))
     return scores, boxes.reshape(len(scores), limit, 4)
 
 

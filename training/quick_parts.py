@@ -46,7 +46,7 @@ def quicken(model: Any) -> None:
 def _propose(
     rpn: Any, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor], sizes: list[tuple[int, int]]
 ) -> list[Instances]:
-    return best_of_levels(rpn, anchors, logits, deltas, sizes)
+    return best_of_levels(rpn, [level.tensor.__getitem__ for level in anchors], logits, deltas, sizes)
 
 
 def _is_folded(conv: Any) -> bool:
