@@ -1,7 +1,9 @@
 // What torch and torchvision do on a GPU in many kernels, or in one thread, here in one each. Compiled by NVRTC when a
 // worker starts (gpu_kernels.py); no header, no compiler on the user's machine.
 //
-//     STORED   what features are stored in: float, or unsigned short, bfloat16's bits, the upper half of float's
+//     STORED       what features are stored in: float, or unsigned short, bfloat16's bits, the upper half of float's
+//     STRIP        pixels of a row that a thread convolves
+//     MOST_BOXES   of a group
 //
 // Shape shorthand: G groups of N boxes, W = ceil(N / 32) words of bits, B images, C channels, S side of the output.
 
@@ -54,8 +56,6 @@ extern "C" __global__ void overlaps(const float4 *boxes, const long long *classe
     }
     bits[(group * gridDim.y + word) * count + index] = found;
 }
-
-constexpr int MOST_BOXES = 8192;
 
 // Which boxes overlap no better one that survives: kept (G, N). One block for a group.
 // Word by word: first the 32 boxes among themselves, then all behind them that overlap one of those.
@@ -143,8 +143,6 @@ extern "C" __global__ void pool(const Vector *level0, int height0, int width0, d
         }
     }
 }
-
-constexpr int STRIP = 4;
 
 // See depthwise(): the work of one thread.
 template <int STRIDE>

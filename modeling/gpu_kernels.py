@@ -26,7 +26,7 @@ MOST_BOXES = 8192
 """Of a group: a byte each of a block's shared memory."""
 MOST_LEVELS = 4
 STRIP = 4
-"""Pixels beside each other that a thread convolves. As in gpu_kernels.cu, like the two above."""
+"""Pixels of a row that a thread convolves."""
 VECTOR_BYTES = 16
 STORED = {torch.float32: "float", torch.bfloat16: "unsigned short"}
 """What the kernels call a dtype."""
@@ -161,5 +161,11 @@ def _compile(device: torch.device) -> bool:
 @cache
 def _kernel(name: str, stored: str, device: torch.device) -> Any:  # noqa: ARG001 — each GPU has its own
     """A kernel on the device, which must be the current one."""
-    source = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
-    return torch.cuda._compile_kernel(f"#define STORED {stored}\n{source}", name)
+    return torch.cuda._compile_kernel(source(stored), name)
+
+
+def source(stored: str) -> str:
+    """The kernels in CUDA C++, for features in one of `STORED`."""
+    values = {"STORED": stored, "STRIP": STRIP, "MOST_BOXES": MOST_BOXES}
+    defined = "".join(f"#define {name} {value}\n" for name, value in values.items())
+    return defined + Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")

@@ -74,7 +74,7 @@ void run_together(void (*kernel)(Args...), void **args) {
             }
 }
 
-#include "gpu_kernels.cu"
+#include KERNELS
 
 extern "C" void launch(const char *name, const int *grid, const int *block, void **args) {
     gridDim = {grid[0], grid[1], grid[2]};

@@ -17,7 +17,6 @@ import torch
 from maskserve.modeling import fused, gpu_kernels
 
 SHIM = Path(__file__).with_name("cuda_on_cpu.hpp")
-KERNELS = Path(gpu_kernels.__file__).parent
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,24 +48,17 @@ def _as_c(one: torch.Tensor | int | float) -> Any:
 
 @cache
 def _compiled(stored: str) -> ctypes.CDLL:
-    sources = SHIM.read_bytes() + (KERNELS / "gpu_kernels.cu").read_bytes() + stored.encode()
-    library = Path(tempfile.gettempdir()) / f"cuda-on-cpu-{hashlib.sha256(sources).hexdigest()[:16]}.so"
+    source = gpu_kernels.source(stored)
+    name = hashlib.sha256(SHIM.read_bytes() + source.encode()).hexdigest()[:16]
+    library = Path(tempfile.gettempdir()) / f"cuda-on-cpu-{name}.so"
     if not library.exists():
-        made = library.with_suffix(f".{id(sources)}")
-        command = [
-            "g++",
-            "-std=c++20",
-            "-O2",
-            "-ffp-contract=off",
-            "-fpermissive",
-            "-w",
-            "-shared",
-            "-fPIC",
-            "-pthread",
-        ]
-        command += [f"-DSTORED={stored}", f"-I{KERNELS}", "-x", "c++", str(SHIM), "-o", str(made)]
-        subprocess.run(command, check=True)
-        made.replace(library)
+        with tempfile.TemporaryDirectory() as folder:
+            kernels, made = Path(folder) / "kernels.cu", Path(folder) / library.name
+            kernels.write_text(source, encoding="utf-8")
+            flags = ["-std=c++20", "-O2", "-ffp-contract=off", "-fpermissive", "-w", "-shared", "-fPIC", "-pthread"]
+            command = ["g++", *flags, f'-DKERNELS="{kernels}"', "-x", "c++", str(SHIM), "-o", str(made)]
+            subprocess.run(command, check=True)
+            shutil.move(made, library)
     return ctypes.CDLL(str(library))
 
 

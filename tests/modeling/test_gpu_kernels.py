@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -32,9 +31,8 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.mark.filterwarnings("ignore")
 def test_nvidias_compiler_takes_them(stored: str, capability: str):
     """Which needs no GPU; a T4, an A100, an H100."""
-    source = Path(gpu_kernels.__file__).with_suffix(".cu").read_text(encoding="utf-8")
     try:
-        compiled, _ = _nvrtc_compile(f"#define STORED {stored}\n{source}", "pool", compute_capability=capability)
+        compiled, _ = _nvrtc_compile(gpu_kernels.source(stored), "pool", compute_capability=capability)
     except OSError as error:
         pytest.skip(f"this torch brings no compiler for GPUs: {error}")
     assert compiled
