@@ -1,13 +1,16 @@
-"""Convolutions of a prepared model for NVIDIA GPUs, with what follows them in the same kernel.
+"""Convolutions of a prepared model with what follows them in the same kernel.
 
-    conv ─▶ + bias ─▶ (+ shortcut) ─▶ ReLU                    one call of cuDNN
-    conv ─▶ + bias ─▶ (ReLU6)                                 cuDNN, and one kernel of our own
-    1×1 conv ─▶ + bias, in bfloat16                           one matrix product
-    1×1 conv ─▶ ReLU6 ─▶ depthwise conv ─▶ + bias ─▶ ReLU6    the product, and one kernel of our own
-    FPN: twice as large ─▶ + level below                      one kernel of our own
+    conv ─▶ + bias ─▶ (+ shortcut) ─▶ ReLU    one call of oneDNN on a CPU, of cuDNN on one of NVIDIA's GPUs
+
+    on a CPU    conv ─▶ ReLU6                                             oneDNN
+                FPN's 1×1 conv ─▶ + level above, twice as large           oneDNN
+    on a GPU    conv ─▶ + bias ─▶ (ReLU6)                                 cuDNN, and one kernel of our own
+                1×1 conv ─▶ + bias, in bfloat16                           one matrix product
+                1×1 conv ─▶ ReLU6 ─▶ depthwise conv ─▶ + bias ─▶ ReLU6    the product, and one kernel of our own
+                FPN: twice as large ─▶ + level below                      one kernel of our own
 
 torch runs each arrow as a kernel of its own, which reads and writes the whole feature map: a third of the time that a
-GPU works on a batch.
+GPU works on a batch, and up to half of a MobileNetV2's layer on a CPU.
 """
 
 from __future__ import annotations
@@ -23,58 +26,73 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskserve.modeling import gpu_kernels
+from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.mobilenetv2 import InvertedResidual
 
 
 def fuse(model: nn.Module) -> None:
     """Changes a prepared model (`maskserve.modeling.fold`) in place, in the precision that its weights have now.
 
-    Its answers stay, to rounding. Nothing changes where the GPU is not one of NVIDIA's.
+    Its answers stay, to rounding. Whoever traces it sees torch's own operators. Nothing changes where neither library
+    is there.
     """
-    if not gpu_kernels.can_run_on(next(model.parameters())):
+    like = next(model.parameters())
+    on_gpu = gpu_kernels.can_run_on(like)
+    if not on_gpu and not _onednn_takes(like):
         return
     for module in model.modules():
-        if isinstance(module, Conv2d):
-            _fuse_conv(module)
+        if isinstance(module, Conv2d) and module.norm is None and module.bias is not None:
+            (_fuse_on_gpu if on_gpu else _fuse_on_cpu)(module)
     for module in model.modules():
         kind = FUSED_BLOCKS.get(type(module))
         if kind and all(_is_plain(child) for child in module.children() if child is not None):
             module.__class__ = kind
-        if type(module) is FPN and _adds_levels(module):
+        if type(module) is FPN and _adds_levels(module, on_gpu):
             module.__class__ = FusedFPN
-        if isinstance(module, InvertedResidual) and isinstance(module.depthwise, Depthwise):
-            _cut_once(module)
+        if type(module) is InvertedResidual:
+            _fuse_residual(module)
 
 
-class Pointwise(Conv2d):
+class Fused:
+    """Before a class of Detectron2's: `fused` in the place of its forward."""
+
+    def forward(self, x: Tensor) -> Any:
+        own_way = torch.jit.is_tracing() or not x.numel()  # type: ignore[attr-defined]
+        return super().forward(x) if own_way else self.fused(x)  # type: ignore[misc]
+
+    def fused(self, x: Tensor) -> Any:
+        raise NotImplementedError
+
+
+class ActiveConv(Fused, Conv2d):
+    """A convolution and its ReLU; on a CPU also its ReLU6."""
+
+    def fused(self, x: Tensor) -> Tensor:
+        return _active_conv(self, x)
+
+
+class Pointwise(Fused, Conv2d):
     """A 1×1 convolution, not grouped, as a matrix product, to whose result cuBLAS adds the bias."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor) -> Tensor:
         out = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         return self.activation(out) if self.activation else out
 
 
-class ReluConv(Conv2d):
-    """A convolution and its ReLU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _relu_conv(self, x) if x.numel() else super().forward(x)
-
-
-class BiasedConv(Conv2d):
+class BiasedConv(Fused, Conv2d):
     """A convolution, its bias and its ReLU6, if it has one."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor) -> Tensor:
         out = F.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
-        return gpu_kernels.add_bias(out, self.shift, self.limits) if x.numel() else out
+        return gpu_kernels.add_bias(out, self.shift, self.limits)
 
 
-class Depthwise(Conv2d):
+class Depthwise(Fused, Conv2d):
     """A depthwise 3×3 convolution and its ReLU or ReLU6, if it has one."""
 
     cut_inputs = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor) -> Tensor:
         return gpu_kernels.depthwise(
             x,
             self.taps,
@@ -86,33 +104,39 @@ class Depthwise(Conv2d):
         )
 
 
-class FusedBottleneck(BottleneckBlock):
-    def forward(self, x: Tensor) -> Tensor:
-        out = _relu_conv(self.conv2, _relu_conv(self.conv1, x))
+class FusedBottleneck(Fused, BottleneckBlock):
+    def fused(self, x: Tensor) -> Tensor:
+        out = _active_conv(self.conv2, _active_conv(self.conv1, x))
         return _add_relu_conv(self.conv3, out, x if self.shortcut is None else self.shortcut(x))
 
 
-class FusedBasicBlock(BasicBlock):
-    def forward(self, x: Tensor) -> Tensor:
-        out = _relu_conv(self.conv1, x)
+class FusedBasicBlock(Fused, BasicBlock):
+    def fused(self, x: Tensor) -> Tensor:
+        out = _active_conv(self.conv1, x)
         return _add_relu_conv(self.conv2, out, x if self.shortcut is None else self.shortcut(x))
 
 
-class FusedStem(BasicStem):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(_relu_conv(self.conv1, x), kernel_size=3, stride=2, padding=1)
+class FusedStem(Fused, BasicStem):
+    def fused(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(_active_conv(self.conv1, x), kernel_size=3, stride=2, padding=1)
 
 
-class FusedFPN(FPN):
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+class FusedResidual(Fused, InvertedResidual):
+    """On a CPU, where it has a shortcut."""
+
+    def fused(self, x: Tensor) -> Tensor:
+        return _add_conv(self.project, self.depthwise(self.expand(x)), x)
+
+
+class FusedFPN(Fused, FPN):
+    def fused(self, x: Tensor) -> dict[str, Tensor]:
         """See Detectron2's."""
         levels: list[Tensor] = []
         below, level = self.bottom_up(x), None
         for name, lateral, output in zip(
             reversed(self.in_features), self.lateral_convs, self.output_convs, strict=True
         ):
-            above, level = level, lateral(below[name])
-            level = level if above is None else gpu_kernels.add_doubled(level, above)
+            level = lateral(below[name]) if level is None else _add_level(lateral, below[name], level)
             levels.insert(0, output(level))
         if self.top_block is not None:
             named = {**dict(zip(self._out_features, levels, strict=False)), **below}
@@ -127,21 +151,35 @@ FUSED_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _fuse_conv(conv: Conv2d) -> None:
-    if conv.norm is not None or conv.bias is None:
-        return
-    relu = isinstance(conv.activation, nn.ReLU) or conv.activation is F.relu
+def _onednn_takes(like: Tensor) -> bool:
+    """Whether oneDNN calculates where a tensor lies, in its dtype, and torch still has its own way to ask for more."""
+    known = like.dtype == torch.float32 or (like.dtype == torch.bfloat16 and has_fast_bfloat16("cpu"))
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return like.device.type == "cpu" and known and there
+
+
+def _fuse_on_cpu(conv: Conv2d) -> None:
+    if _is_relu(conv) or isinstance(conv.activation, nn.ReLU6):
+        conv.__class__ = ActiveConv
+
+
+def _fuse_on_gpu(conv: Conv2d) -> None:
+    relu = _is_relu(conv)
     if conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels and conv.kernel_size == (3, 3):
         if (relu or isinstance(conv.activation, nn.ReLU6 | None)) and _suits_depthwise(conv):
             conv.register_buffer("taps", conv.weight[:, 0].permute(1, 2, 0).float().contiguous(), persistent=False)
             _take_over(conv, Depthwise, math.inf if relu else 6.0)
     elif relu:
-        conv.__class__ = ReluConv
+        conv.__class__ = ActiveConv
     elif conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1 and _is_bf16(conv):
         # not in float32: torch rounds the inputs of convolutions to TF32, but not those of matrix products
         conv.__class__ = Pointwise
     elif isinstance(conv.activation, nn.ReLU6 | None) and gpu_kernels.takes(*_kind(conv)):
         _take_over(conv, BiasedConv, 6.0)
+
+
+def _is_relu(conv: Conv2d) -> bool:
+    return isinstance(conv.activation, nn.ReLU) or conv.activation is F.relu
 
 
 def _take_over(conv: Conv2d, kind: type[Conv2d], most: float) -> None:
@@ -166,30 +204,56 @@ def _suits_depthwise(conv: Conv2d) -> bool:
     return even and known and conv.padding == conv.dilation and gpu_kernels.takes(*_kind(conv))
 
 
-def _cut_once(block: InvertedResidual) -> None:
-    """Leave the ReLU6 of the convolution before to the depthwise one, which reads it anyway."""
+def _fuse_residual(block: InvertedResidual) -> None:
     expand, depthwise = block.expand, block.depthwise
-    if isinstance(expand, Conv2d) and isinstance(expand.activation, nn.ReLU6) and depthwise.limits == (0.0, 6.0):
-        expand.activation = None
-        depthwise.cut_inputs = True
+    if isinstance(depthwise, Depthwise):
+        # leave the ReLU6 of the convolution before to the depthwise one, which reads it anyway
+        if isinstance(expand, Conv2d) and isinstance(expand.activation, nn.ReLU6) and depthwise.limits == (0.0, 6.0):
+            expand.activation = None
+            depthwise.cut_inputs = True
+    elif block.has_shortcut and type(block.project) is Conv2d and _is_plain(block.project):
+        block.__class__ = FusedResidual
 
 
-def _adds_levels(fpn: Any) -> bool:
-    return fpn._fuse_type == "sum" and gpu_kernels.takes(*_kind(fpn.lateral_convs[0]))
+def _adds_levels(fpn: Any, on_gpu: bool) -> bool:
+    takes = gpu_kernels.takes(*_kind(fpn.lateral_convs[0])) if on_gpu else all(map(_is_plain, fpn.lateral_convs))
+    return fpn._fuse_type == "sum" and takes
 
 
 def _is_plain(conv: nn.Module) -> bool:
-    """Whether cuDNN does all of it."""
+    """Whether a library does all of it."""
     return type(conv) in (Conv2d, Pointwise, BiasedConv) and conv.norm is None and conv.activation is None
 
 
-def _relu_conv(conv: Conv2d, x: Tensor) -> Tensor:
-    return torch.cudnn_convolution_relu(
-        x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
+    """With a ReLU6 if it has one, else with a ReLU."""
+    if x.is_cuda:
+        return torch.cudnn_convolution_relu(
+            x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+    active = ("hardtanh", [0.0, 6.0], "") if isinstance(conv.activation, nn.ReLU6) else ("relu", [], "")
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, *active
     )
 
 
-def _add_relu_conv(conv: Conv2d, x: Tensor, shortcut: Tensor) -> Tensor:
-    return torch.cudnn_convolution_add_relu(
-        x, conv.weight, shortcut, 1.0, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
+    if x.is_cuda:
+        return torch.cudnn_convolution_add_relu(
+            x, conv.weight, other, 1.0, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+    return _add_conv(conv, x, other, "relu")
+
+
+def _add_conv(conv: Conv2d, x: Tensor, other: Tensor, active: str | None = None) -> Tensor:
+    """On a CPU."""
+    return torch.ops.mkldnn._convolution_pointwise.binary(
+        *(x, other, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
+        *("add", 1.0, active, [], ""),
     )
+
+
+def _add_level(lateral: Conv2d, below: Tensor, above: Tensor) -> Tensor:
+    if gpu_kernels.can_run_on(below):
+        return gpu_kernels.add_doubled(lateral(below), above)
+    return _add_conv(lateral, below, F.interpolate(above, scale_factor=2.0, mode="nearest"))

@@ -25,7 +25,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("needs g++, to run the GPU's kernels on a CPU")
     monkeypatch.setattr(gpu_kernels, "can_run_on", lambda _: True)
     monkeypatch.setattr(gpu_kernels, "_kernel", lambda name, stored, _: Kernel(name, stored))
-    monkeypatch.setattr(fused, "_relu_conv", lambda conv, x: _conv(conv, x).relu())
+    monkeypatch.setattr(fused, "_active_conv", lambda conv, x: _conv(conv, x).relu())
     monkeypatch.setattr(fused, "_add_relu_conv", lambda conv, x, shortcut: (_conv(conv, x) + shortcut).relu())
 
 
