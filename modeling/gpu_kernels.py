@@ -21,6 +21,8 @@ import torch
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor
 
+from maskserve.modeling.device import current
+
 _LOG = logging.getLogger(__name__)
 MOST_BOXES = 8192
 """Of a group: a byte each of a block's shared memory."""
@@ -159,9 +161,10 @@ def _compile(device: torch.device) -> bool:
 
 
 @cache
-def _kernel(name: str, stored: str, device: torch.device) -> Any:  # noqa: ARG001 — each GPU has its own
-    """A kernel on the device, which must be the current one."""
-    return torch.cuda._compile_kernel(source(stored), name)
+def _kernel(name: str, stored: str, device: torch.device) -> Any:
+    """A kernel for the device and on it."""
+    with current(device):
+        return torch.cuda._compile_kernel(source(stored), name)
 
 
 def source(stored: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -47,6 +48,22 @@ def test_where_they_cannot_be_compiled_torch_does_it(monkeypatch: pytest.MonkeyP
     assert not gpu_kernels._compile(torch.device("cuda:7"))
     assert "libnvrtc.so is missing" in caplog.text
     gpu_kernels._compile.cache_clear()
+
+
+def test_a_kernel_is_made_on_the_gpu_that_asks_for_it(monkeypatch: pytest.MonkeyPatch):
+    """Which need not be the current one: TorchServe's second worker is on cuda:1."""
+    chosen: list[torch.device] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        chosen.append(device)
+        yield
+        chosen.append(torch.device("cpu"))
+
+    monkeypatch.setattr(gpu_kernels, "current", current)
+    monkeypatch.setattr(torch.cuda, "_compile_kernel", lambda _source, name: (name, chosen[-1]))
+    for device in (torch.device("cuda:8"), torch.device("cuda:9")):
+        assert gpu_kernels._kernel("pool", "float", device) == ("pool", device)
 
 
 def some_boxes(count: int, within: float = 100.0) -> Tensor:
