@@ -24,6 +24,7 @@ from PIL import Image
 from maskserve.handlers.request import Envelope, Photo, read_envelope, read_photo
 from maskserve.handlers.telemetry import log_failure
 from maskserve.modeling.answer import to_segmentation
+from maskserve.modeling.paste import paste_masks
 from maskserve.modeling.predictor import Prediction, Predictor, StageTimes
 from maskserve.modeling.process import on_all_threads
 from maskserve.protos import wire
@@ -60,6 +61,8 @@ class Engine:
         (answer,) = answer_batch([{wire.KEY_IMAGE: file.getvalue()}], self)
         if isinstance(answer.outcome, RequestError):
             raise RuntimeError(f"the model fails on a synthetic photo: {answer.outcome.message}")
+        # noise has no instances, and the code that pastes masks is compiled with the first
+        paste_masks(np.ones((1, 28, 28), np.float32), np.array([[0, 0, 28, 28]], np.float32), _WARM_UP_SIZE)
 
 
 def answer_batch(rows: Sequence[Mapping[str, Any]], engine: Engine) -> list[Answer]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from maskserve.handlers.batch import Answer, Engine, answer_batch
 from maskserve.handlers.request import read_photo
+from maskserve.modeling import compiled
 from maskserve.protos.codec import encode_options
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
@@ -191,3 +192,16 @@ def test_the_photos_of_a_batch_are_read_on_all_threads(engine: Engine, photo: by
     assert _outcome(fine).size == (90, 120)
     assert isinstance(broken.outcome, RequestError)
     assert broken.outcome.code == ErrorCode.IMAGE_UNREADABLE
+
+
+def test_the_warm_up_pastes_a_mask_although_noise_has_none(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    """Else the first sender with an instance would wait until that is compiled: with a real one's types, nothing is."""
+    strict = dataclasses.replace(engine, score_threshold=1.0)
+    if not compiled.is_there():
+        pytest.skip("numba is not installed")
+    compiled._load.cache_clear()
+    strict.warm_up()
+    paste = compiled.mask_kernels().paste
+    (known,) = paste.signatures
+    paste(np.ones((28, 28), np.float32), np.ones(4, np.float32), 30, 40)
+    assert paste.signatures == [known]
