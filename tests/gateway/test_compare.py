@@ -23,10 +23,10 @@ def test_both_arms_answer_and_their_instances_are_matched(http, photo):
 
 
 def test_the_arms_are_asked_at_the_same_time(http, photo, fake_torchserve):
-    fake_torchserve.delay_s = 0.4
+    fake_torchserve.delay_s = 1.0
     started = time.monotonic()
     assert http.post("/v1/compare", data=photo).status_code == 200
-    assert time.monotonic() - started < 0.75
+    assert time.monotonic() - started < 1.9  # one after the other: 2 s
 
 
 def test_the_arms_may_be_named_in_another_order(http, photo):

@@ -66,12 +66,9 @@ def test_a_bad_photo_is_the_senders_fault_and_no_arm_is_asked(http, fake_torchse
     assert not fake_torchserve.calls
 
 
-def test_a_hundred_megapixels_are_refused_by_the_header_in_milliseconds(http):
-    bomb = png_header(10_000, 10_000)
-    http.post(PREDICT, data=bomb)
-    started = time.perf_counter()
+def test_a_hundred_megapixels_are_refused_by_the_header(http):
+    bomb = png_header(10_000, 10_000)  # a header and no pixels: who decodes it answers 422
     detail = check(http.post(PREDICT, data=bomb), 413, "image_too_large")["detail"]
-    assert time.perf_counter() - started < 0.1
     assert "100.0 megapixels" in detail
 
 
@@ -282,9 +279,8 @@ def test_a_full_arm_sheds_at_once_and_the_other_arm_does_not_notice(make_app, ph
     first = threading.Thread(target=lambda: app.test_client().post(ON_A, data=photo))
     first.start()
     time.sleep(0.2)
-    started = time.monotonic()
     check(app.test_client().post(ON_A, data=photo), 503, "too_many_requests")
-    assert time.monotonic() - started < 0.1
+    assert first.is_alive()  # the one that was there before has not been waited for
     assert app.test_client().post(f"{PREDICT}?arm=b", data=photo).status_code == 200
     first.join()
     assert app.test_client().post(ON_A, data=photo).status_code == 200

@@ -216,18 +216,15 @@ def test_memory_stays_below_250_mb_with_12_megapixel_photos(process):
 
 
 def imported(module):
-    """(CPU seconds, names of all modules) after importing `module` in a fresh Python."""
-    code = f"import sys, time, {module}; print(time.process_time(), *sys.modules)"
-    command = [sys.executable, "-c", code]
-    seconds, *modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return float(seconds), set(modules)
+    """Names of all modules after importing `module` in a fresh Python."""
+    command = [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_importing_the_gateway_takes_less_than_a_second():
-    assert imported("maskserve.gateway")[0] < 1
+def test_naming_the_gateway_loads_no_library():
+    assert not imported("maskserve.gateway") & {"flask", "grpc", "numpy", "pydantic"}
 
 
 def test_the_gateway_runs_without_the_models_libraries():
-    seconds, modules = imported("maskserve.gateway.serve")
-    assert not modules & {"torch", "torchvision", "detectron2", "maskserve.modeling", "maskserve.handlers"}
-    assert seconds < 3  # about 0.8 on a quiet machine; tests share theirs
+    heavy = {"torch", "torchvision", "detectron2", "numba", "scipy", "matplotlib"}
+    assert not imported("maskserve.gateway.serve") & (heavy | {"maskserve.modeling", "maskserve.handlers"})

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import struct
-import time
 import tracemalloc
 import zlib
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -109,19 +107,16 @@ def test_too_many_bytes_are_refused() -> None:
 
 @pytest.mark.parametrize("claiming", [png_claiming, jpeg_claiming, webp_claiming])
 @pytest.mark.parametrize("size", [(10_000, 10_000), (16_383, 16_383)])
-def test_a_hundred_megapixels_are_refused_in_milliseconds(claiming: object, size: tuple[int, int]) -> None:
-    """A header that claims too many pixels is refused at once, and nothing of that size is allocated."""
+def test_a_hundred_megapixels_are_refused_by_the_header(claiming: object, size: tuple[int, int]) -> None:
+    """A header that claims too many pixels is refused, and nothing of that size is allocated."""
     data = claiming(*size)  # type: ignore[operator]
     refusal(data)
     tracemalloc.start()
-    start = time.perf_counter()
     error = refusal(data)
-    took_s = time.perf_counter() - start
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert error.code is ErrorCode.IMAGE_TOO_LARGE
     assert "megapixels" in error.message
-    assert took_s < 0.05
     assert peak < 2**20
 
 
@@ -238,10 +233,6 @@ def test_the_kits_bad_images(kit: Path) -> None:
     }
     for path in sorted((kit / "bad-images").rglob("*.*")):
         data = path.read_bytes()
-        start = time.perf_counter()
-        with suppress(RequestError):
-            inspect_image(data)
-        assert time.perf_counter() - start < 0.2, path
         outcome = _outcome(data)
         assert outcome == expected.get(path.name, outcome), path
 
