@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, ImageList
 from torch import Tensor, nn
 
 from maskserve.modeling.fold import prepare
+from maskserve.modeling.fused import Fused
 from maskserve.modeling.heads import Float32Pooler
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.proposals import propose
@@ -26,6 +27,22 @@ def test_every_network_answers_as_detectron2_does(name: str):
     theirs = as_detectron2(model, cfg, images)
     ours, _ = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")(images)
     assert_same(ours, theirs, images)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "expected"),
+    [
+        ("mobilenetv2", "quick", {"ActiveConv", "FusedResidual", "FusedFPN", "OneDnnLinear"}),
+        ("resnet50", "quick", {"ActiveConv", "FusedBottleneck", "FusedStem", "FusedFPN", "OneDnnLinear"}),
+    ],
+)
+def test_a_cpu_runs_each_layer_with_what_follows_it(name: str, preset: str, expected: set[str]):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    cfg, model = network(name, preset)
+    made = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")
+    layers = [*made.trunk.modules(), *made._heads.modules()]
+    assert {type(layer).__name__ for layer in layers if isinstance(layer, Fused)} == expected
 
 
 def test_bfloat16_gives_nearly_the_same_answer_and_decides_in_float32():
