@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 
 import cv2
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw
 from maskserve.imaging.fonts import fitting_font, font
 from maskserve.imaging.letters import line
 from maskserve.imaging.masks import decode_inside
-from maskserve.imaging.paint import Pixels, Rgb, depth, lay, lettered, outlined, plate, write
+from maskserve.imaging.paint import Field, Pixels, Rgb, depth, lay, lettered, outlined, plate, write
 from maskserve.protos.types import Instance, Segmentation
 
 Box = tuple[int, int, int, int]
@@ -127,16 +128,25 @@ def _draw_mask(picture: Pixels, instance: Instance, scale: float) -> None:
 def _draw_label(picture: Pixels, instance: Instance, scale: float, taken: Sequence[Box], *, scores: bool) -> Box:
     """Draws the chip at a free place near the box's top left corner and returns where it is."""
     text = f"{instance.class_name} {instance.score:.0%}" if scores else instance.class_name
-    pad, height = round(6 * scale), round(21 * scale)
-    letters = line(text, font(_LETTERS * scale, text))
-    if letters.width > (room := picture.shape[1] - 2 * pad):
-        letters = line(text, fitting_font(text, _LETTERS * scale, room))
-    chip = plate(height, letters.width + 2 * pad, round(5 * scale))
-    write(chip, letters, pad, height // 2)
+    chip = _chip(text, scale, picture.shape[1])
     place = _free_place(instance, chip.shape, picture.shape, scale, taken)
     colour = class_colour(instance.class_id)
     lay(picture, chip, place[0], place[1], lettered(colour, _ink_on(colour)))
     return place
+
+
+@lru_cache(
+    maxsize=256
+)  # 3 kB on a small photo, 60 kB at 12 megapixels; a class has a hundred, and photos have few sizes
+def _chip(text: str, scale: float, most_px: int) -> Field:
+    """A lettered plate, not wider than that if any letters fit; only to be read."""
+    pad, height = round(6 * scale), round(21 * scale)
+    letters = line(text, font(_LETTERS * scale, text))
+    if letters.width > (room := most_px - 2 * pad):
+        letters = line(text, fitting_font(text, _LETTERS * scale, room))
+    chip = plate(height, letters.width + 2 * pad, round(5 * scale))
+    write(chip, letters, pad, height // 2)
+    return chip
 
 
 def _free_place(
