@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, StandardROIHeads
-from detectron2.structures import Boxes
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
+from maskserve.modeling.suppression import suppress
 from maskserve.modeling.trunk import Affine
 
 
@@ -33,6 +34,8 @@ def prepare_heads(
         read_as = [scales.get(feature, Affine()) for feature in getattr(heads, f"{name}_in_features")]
         setattr(heads, f"{name}_pooler", _pooler(getattr(heads, f"{name}_pooler"), dtype, device, read_as))
     heads.box_head = nn.Sequential(heads.box_head.to(dtype), ToFloat32())
+    if type(heads.box_predictor) is FastRCNNOutputLayers:
+        heads.box_predictor.__class__ = BoxPredictor
     last = heads.mask_head.predictor
     heads.mask_head.to(dtype)
     heads.mask_head.predictor = nn.Sequential(ToFloat32(), last.float())
@@ -54,6 +57,34 @@ class Float32Pooler(nn.Module):
         values = [affine.values(feature) for feature, affine in zip(features, self._read_as, strict=True)]
         pooled: Tensor = self.pooler(values, box_lists)
         return pooled.to(self._dtype, memory_format=torch.channels_last)
+
+
+class BoxPredictor(FastRCNNOutputLayers):
+    """Detectron2's, but boxes are suppressed as the proposals are, which stops at the last detection that is wanted."""
+
+    def inference(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Instances], list[Tensor]]:
+        """What Detectron2's `fast_rcnn_inference` answers: detections, and which proposals they came from."""
+        boxes = self.predict_boxes(predictions, proposals)
+        scores = self.predict_probs(predictions, proposals)
+        found = [self._detections(*one) for one in zip(boxes, scores, proposals, strict=True)]
+        return [detections for detections, _ in found], [origins for _, origins in found]
+
+    def _detections(self, boxes: Tensor, scores: Tensor, proposals: Instances) -> tuple[Instances, Tensor]:
+        """Of one image, best first: from boxes (N, 4) or (N, 4 · classes) and scores (N, classes + 1)."""
+        finite = boxes.isfinite().all(1) & scores.isfinite().all(1)
+        origin, class_id = ((scores[:, :-1] > self.test_score_thresh) & finite[:, None]).nonzero().unbind(1)
+        by_class = boxes.unflatten(1, (-1, 4))
+        chosen = Boxes(by_class[origin, class_id if by_class.shape[1] > 1 else 0])
+        chosen.clip(proposals.image_size)
+        score = scores[origin, class_id]
+        most = self.test_topk_per_image if self.test_topk_per_image >= 0 else len(score)
+        best = suppress(chosen.tensor, score, class_id, self.test_nms_thresh, most)
+        detections = Instances(
+            proposals.image_size, pred_boxes=chosen[best], scores=score[best], pred_classes=class_id[best]
+        )
+        return detections, origin[best]
 
 
 class FlattenChannelsLast(nn.Module):

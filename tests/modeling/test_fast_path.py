@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.structures import Boxes, ImageList
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.fused import Fused
-from maskserve.modeling.heads import Float32Pooler
+from maskserve.modeling.heads import BoxPredictor, Float32Pooler
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
@@ -53,6 +56,38 @@ def test_bfloat16_gives_nearly_the_same_answer_and_decides_in_float32():
     assert rough.scores.dtype == rough.boxes_xyxy.dtype == rough.mask_probs.dtype == np.float32
     assert abs(rough.scores[0] - exact.scores[0]) < 0.05
     assert (rough.scores[:5] != exact.scores[:5]).any()  # it was really calculated in another precision
+
+
+@pytest.mark.parametrize(("regression_classes", "most"), [(3, 20), (1, 20), (3, -1), (3, 0)])
+def test_detections_are_those_of_detectron2(regression_classes: int, most: int):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(300, 2, generator=generator) * 150
+    boxes = torch.cat([corners, corners + 5 + torch.rand(300, 2, generator=generator) * 60], 1)
+    proposals = [
+        Instances((120, 160), proposal_boxes=Boxes(boxes[:200])),
+        Instances((150, 90), proposal_boxes=Boxes(boxes[200:])),
+    ]
+    logits = torch.randn(300, 4, generator=generator)
+    deltas = torch.randn(300, 4 * regression_classes, generator=generator) * 0.3
+    logits[5, 2] = deltas[7, 1] = torch.nan
+    predictor = FastRCNNOutputLayers(
+        ShapeSpec(channels=8),
+        box2box_transform=Box2BoxTransform((10.0, 10.0, 5.0, 5.0)),
+        num_classes=3,
+        cls_agnostic_bbox_reg=regression_classes == 1,
+        test_score_thresh=0.2,
+        test_topk_per_image=most,
+    )
+    expected, expected_origins = predictor.inference((logits, deltas), proposals)
+    predictor.__class__ = BoxPredictor
+    found, origins = predictor.inference((logits, deltas), proposals)
+    for one, other in zip(found, expected, strict=True):
+        assert one.image_size == other.image_size
+        assert one.pred_classes.tolist() == other.pred_classes.tolist()
+        torch.testing.assert_close(one.pred_boxes.tensor, other.pred_boxes.tensor, rtol=0, atol=0)
+        torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=0)
+    assert torch.equal(origins[1], expected_origins[1])  # of an image with NaN Detectron2 leaves those rows uncounted
+    assert sum(map(len, found)) > 30 or most == 0
 
 
 def test_answers_are_in_the_pixels_of_the_original_of_an_image_that_was_decoded_smaller(predictor: Predictor):
