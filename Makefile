@@ -4,8 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.maskserve-setup
 
-# OpenMP threads that wait by spinning make two processes on the same cores many times slower
-export OMP_WAIT_POLICY ?= PASSIVE
+# OpenMP threads that spin while they wait make two processes on the same cores many times slower: modeling/waiting.py
+ifeq ($(origin OMP_WAIT_POLICY)$(origin GOMP_SPINCOUNT),undefinedundefined)
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 500
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test bench bench-full lint format protos requirements clean

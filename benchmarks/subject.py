@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
+from maskserve.modeling.waiting import VARIABLES as WAITING
+
 ROOT = Path(__file__).resolve().parents[1]
 TUNED_MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(2**31),
@@ -51,12 +53,12 @@ class SubjectError(RuntimeError):
 
 
 def clean_environment(changes: Mapping[str, str] = {}) -> dict[str, str]:
-    """This process' environment with the allocator's own defaults, and threads that wait without spinning.
+    """This process' environment with the allocator's own defaults, and threads that hardly spin while they wait.
 
     Idle subjects wait beside the one that works; spinning, they would take its time.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_MALLOC)}
-    return {**kept, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONWARNINGS": "ignore", **changes}
+    return {**kept, **WAITING, "PYTHONWARNINGS": "ignore", **changes}
 
 
 class Subject:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from maskserve.modeling.waiting import wait_briefly
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -75,8 +76,7 @@ def compare(
     """
     if token and token_file:
         raise click.UsageError("give --token or --token-file, not both")
-    # before torch is loaded; see cli/train.py
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()  # before torch is loaded
     with _progress() as progress:
         from maskserve.comparison.run import Job, to_json
         from maskserve.comparison.run import compare as run

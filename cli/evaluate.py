@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maskserve.modeling.waiting import wait_briefly
+
 if TYPE_CHECKING:
     from maskserve.training.evaluate import Evaluation, Scores
 
@@ -28,9 +30,8 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
       maskserve evaluate runs/mask_rcnn_mnv2_fpn --data dataset --split val --json
     """
     import json
-    import os
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see cli/train.py
+    wait_briefly()  # before torch is loaded
 
     from rich.console import Console
     from rich.progress import Progress

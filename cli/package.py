@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from maskserve.modeling.waiting import wait_briefly
+
 if TYPE_CHECKING:
     from maskserve.training.layouts import Objective
     from maskserve.training.package import Package
@@ -121,9 +123,7 @@ def package(
         raise click.UsageError("--accuracy-budget is for --precision auto")
     if objective:
         _refuse_beside_tune(click.get_current_context())
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see cli/train.py
+    wait_briefly()  # before torch is loaded
 
     from maskserve.training.package import ServingSettings, package_run
     from maskserve.training.precision import Request

@@ -28,16 +28,13 @@ from maskserve.cli.java import java_home
 from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
 from maskserve.cli.torchserve_logs import load_failure, server_lines
 from maskserve.client import Client, ServerError
+from maskserve.modeling.waiting import wait_briefly
 from maskserve.protos.errors import ConfigError
 
 # Unix socket paths end at about 108 characters; ours are <folder>/.ts.sock.9000
 _LONGEST_TEMP = 70
 # they would overrule --ts-config and where TorchServe finds itself
 _FOREIGN_VARIABLES = ("TS_CONFIG_FILE", "TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL")
-
-# OpenMP's threads spin while they wait. With two workers on two cores they take each other's time: 2.7 s instead of
-# 0.06 s for a small model while both arms compute (docs/serving.md). What the user has set wins.
-_WORKER_VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class TorchServe:
@@ -204,17 +201,14 @@ class TorchServe:
         config = self.folder / "config.properties"
         config.write_text(self._text)
         inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
-        environment = (
-            _WORKER_VARIABLES
-            | inherited
-            | {
-                "JAVA_HOME": str(home),
-                "TEMP": str(self.folder),
-                "TMPDIR": str(self.folder),
-                "LOG_LOCATION": str(self.log_folder),
-                "METRICS_LOCATION": str(self.log_folder),
-            }
-        )
+        environment = inherited | {
+            "JAVA_HOME": str(home),
+            "TEMP": str(self.folder),
+            "TMPDIR": str(self.folder),
+            "LOG_LOCATION": str(self.log_folder),
+            "METRICS_LOCATION": str(self.log_folder),
+        }
+        wait_briefly(environment)  # the workers inherit it
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--model-store", str(self._model_store), "--ts-config", str(config)]
         command += ["--log-config", str(self._log_config)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from maskserve.modeling.waiting import wait_briefly
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -75,9 +76,7 @@ def train(
       maskserve train resnet50 --data dataset SOLVER.ACCUMULATE 4      # the same batch, a quarter at a time
       maskserve train resnet50 --data dataset --num-gpus 4 SOLVER.IMS_PER_BATCH 16
     """
-    # before torch is loaded: threads that spin while they wait make a step ten times slower as soon as anything else
-    # wants the cores; threads that sleep cost nothing measurable when nothing does
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()  # before torch is loaded
     if num_machines > 1 and backbone == "all":
         raise click.UsageError("several machines train one arm at a time; name it instead of 'all'")
     with training_progress() as progress:
