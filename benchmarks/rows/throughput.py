@@ -2,8 +2,8 @@
 
 Our archives run in the layout that `maskserve package --tune throughput` measures to be best for int8 (fp32 where there
 is no int8), as docs/serving.md tells those who want throughput. The short run spares itself the minutes of tuning and
-takes what that chose on two cores: a worker with one thread for each, four photos at a time. The stock TorchServe has a
-worker for each core, LitServe one.
+takes what that chose on two cores: a worker with one thread for each, two photos at a time, so that the clients fill
+all workers. The stock TorchServe has a worker for each core, LitServe one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
 def _throughput(bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
     backbone, size, _ = Arm.of(claims[0])
     arms = list(dict.fromkeys(map(Arm.of, claims)))
-    layout = _tuned(bench, arms[-1]) if bench.full else Layout(usable_cores(), 1, 4)
+    layout = _tuned(bench, arms[-1]) if bench.full else Layout(usable_cores(), 1, 2)
     with ExitStack() as stack:
         address = stack.enter_context(serving(bench, f"load-{backbone}-{size}", dict.fromkeys(arms, layout)))
         running = Running(bench, address, stack)
