@@ -10,7 +10,7 @@ Shape shorthand: `M` side of the head's mask, `H, W` image, `h, w` the part of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -58,7 +58,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> MaskRle:
 def decode_rle(mask: MaskRle) -> NDArray[np.bool_]:
     """The mask as bool (H, W), in column-major memory. Raises ValueError when the counts do not fill the size."""
     height, width = mask.size
-    runs = _runs(mask.counts)
+    (runs,) = _runs([mask.counts])
     if runs.sum() != height * width or runs.min() < 0:
         raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
     pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
@@ -70,14 +70,24 @@ def decode_inside(mask: MaskRle) -> tuple[NDArray[np.uint8], tuple[int, int, int
 
     Of a small object on a large photo that is a fraction of `decode_rle`. Raises ValueError as it does.
     """
-    height, width = mask.size
-    bounds = x_min, y_min, x_max, y_max = rle_bounds(mask)
-    runs = _runs(mask.counts)
+    return next(decode_each_inside([mask]))
+
+
+def decode_each_inside(masks: Sequence[MaskRle]) -> Iterator[tuple[NDArray[np.uint8], tuple[int, int, int, int]]]:
+    """`decode_inside` of each; their counts are read all at once, their pixels made when they are asked for."""
+    all_runs = _runs([mask.counts for mask in masks])
+    for mask, bounds, runs in zip(masks, _bounds(masks), all_runs, strict=True):
+        yield _inside(mask.size, bounds, runs), bounds
+
+
+def _inside(size: tuple[int, int], bounds: tuple[int, int, int, int], runs: NDArray[np.int64]) -> NDArray[np.uint8]:
+    height, width = size
+    x_min, y_min, x_max, y_max = bounds
     ends = np.cumsum(runs)
     if ends[-1] != height * width or runs.min() < 0:
         raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
     if x_min == x_max:
-        return np.zeros((0, 0), np.uint8), bounds
+        return np.zeros((0, 0), np.uint8)
     # the same runs where each column is only its rows within the bounds
     rows, columns = y_max - y_min, x_max - x_min
     column, row = np.divmod(ends, height)
@@ -85,13 +95,13 @@ def decode_inside(mask: MaskRle) -> tuple[NDArray[np.uint8], tuple[int, int, int
     np.minimum(np.maximum(ends, 0), rows * columns, out=ends)
     ends[1:] -= ends[:-1].copy()
     pixels = np.repeat(np.arange(len(ends), dtype=np.uint8) & 1, ends)
-    return np.asarray(cv2.transpose(pixels.reshape(columns, rows)), np.uint8), bounds
+    return np.asarray(cv2.transpose(pixels.reshape(columns, rows)), np.uint8)
 
 
 def rle_bounds(mask: MaskRle) -> tuple[int, int, int, int]:
     """(x_min, y_min, x_max, y_max) in px, the last two exclusive; all 0 for an empty mask."""
-    x_min, y_min, width, height = (int(value) for value in coco.toBbox(_to_coco(mask)))
-    return x_min, y_min, x_min + width, y_min + height
+    (bounds,) = _bounds([mask])
+    return bounds
 
 
 def rle_iou(a: MaskRle, b: MaskRle) -> float:
@@ -184,24 +194,32 @@ def _encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> 
     return MaskRle(size, encoded["counts"].decode("ascii")), int(counts[1::2].sum())
 
 
-def _runs(counts: str) -> NDArray[np.int64]:
-    """The run lengths in a compressed RLE, at least one.
+def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
+    """The run lengths in each mask's compressed counts, at least one.
 
     The COCO API's code (cocodataset/cocoapi, maskApi.c): numbers of 5-bit digits, lowest first, bit 5 says that more
     follow, bit 4 of the last is the sign; from the fourth number on, each is the difference to the last but one.
     (pycocotools itself only decodes to pixels, with a warning on numpy 2.)
     """
-    code = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    code = np.frombuffer("".join(masks).encode("ascii"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero((code & 0x20) == 0)
-    if not len(ends) or ends[-1] != len(code) - 1:
+    mask_ends = np.cumsum([len(counts) for counts in masks])
+    if not all(masks) or (code[mask_ends - 1] & 0x20).any():
         raise ValueError("the counts of an RLE mask are cut off")
     starts = np.concatenate(([0], ends[:-1] + 1))
     digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
-    runs = np.add.reduceat((code & 0x1F) << 5 * digit, starts)
-    runs -= np.where(code[ends] & 0x10, 1 << 5 * (digit[ends] + 1), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return np.asarray(runs, np.int64)
+    numbers = np.add.reduceat((code & 0x1F) << 5 * digit, starts)
+    numbers -= np.where(code[ends] & 0x10, 1 << 5 * (digit[ends] + 1), 0)
+    of_masks = np.split(numbers, np.searchsorted(ends, mask_ends[:-1]))
+    for runs in of_masks:
+        runs[1::2] = np.cumsum(runs[1::2])
+        runs[2::2] = np.cumsum(runs[2::2])
+    return of_masks
+
+
+def _bounds(masks: Sequence[MaskRle]) -> list[tuple[int, int, int, int]]:
+    boxes = coco.toBbox([_to_coco(mask) for mask in masks]).astype(np.intp)
+    return [(x_min, y_min, x_min + width, y_min + height) for x_min, y_min, width, height in boxes.tolist()]
 
 
 def _union_px(masks: Sequence[MaskRle]) -> int:

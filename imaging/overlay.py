@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from maskserve.imaging.fonts import fitting_font, font
 from maskserve.imaging.letters import line
-from maskserve.imaging.masks import decode_inside
+from maskserve.imaging.masks import decode_each_inside
 from maskserve.imaging.paint import Field, Pixels, Rgb, depth, lay, lettered, outlined, plate, write
 from maskserve.protos.types import Instance, Segmentation
 
@@ -74,8 +74,13 @@ def paint_overlay(picture: Pixels, segmentation: Segmentation, *, legend: bool =
     if picture.shape[:2] != tuple(segmentation.size):
         raise ValueError(f"the image is {picture.shape[:2]} (height, width), the answer is for {segmentation.size}")
     scale = _scale(picture)
-    for instance in reversed(segmentation.instances):  # the best score is drawn last, on top
-        _draw_mask(picture, instance, scale)
+    upwards = segmentation.instances[::-1]  # the best score is drawn last, on top
+    masks = decode_each_inside([instance.mask_rle for instance in upwards if instance.mask_rle])
+    for instance in upwards:
+        if instance.mask_rle:
+            _draw_mask(picture, instance, *next(masks), scale)
+        else:
+            _draw_box(picture, instance, scale)
     panel = _draw_legend(picture, segmentation, scale) if legend else None
     taken: list[Box] = [panel] if panel else []
     for instance in segmentation.instances:
@@ -112,17 +117,22 @@ def _scale(picture: Pixels) -> float:
     return max(0.8, float(np.sqrt(height * width)) / 700)
 
 
-def _draw_mask(picture: Pixels, instance: Instance, scale: float) -> None:
-    colour = class_colour(instance.class_id)
-    line_px = max(1, round(2 * scale))
-    if instance.mask_rle is None:
-        x_min, y_min, x_max, y_max = (round(value) for value in instance.box_xyxy)
-        cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), colour, line_px, cv2.LINE_AA)
-        return
-    inside, (x_min, y_min, _, _) = decode_inside(instance.mask_rle)
+def _draw_mask(picture: Pixels, instance: Instance, inside: Field, bounds: Box, scale: float) -> None:
+    line_px = _line_px(scale)
     if inside.size:
         field, margin = depth(inside, line_px)
-        lay(picture, field, x_min - margin, y_min - margin, outlined(colour, line_px, _FILL))
+        palette = outlined(class_colour(instance.class_id), line_px, _FILL)
+        lay(picture, field, bounds[0] - margin, bounds[1] - margin, palette)
+
+
+def _draw_box(picture: Pixels, instance: Instance, scale: float) -> None:
+    x_min, y_min, x_max, y_max = (round(value) for value in instance.box_xyxy)
+    colour = class_colour(instance.class_id)
+    cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), colour, _line_px(scale), cv2.LINE_AA)
+
+
+def _line_px(scale: float) -> int:
+    return max(1, round(2 * scale))
 
 
 def _draw_label(picture: Pixels, instance: Instance, scale: float, taken: Sequence[Box], *, scores: bool) -> Box:

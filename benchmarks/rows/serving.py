@@ -15,6 +15,8 @@ from benchmarks.rows import Group
 from benchmarks.rows.served import FLASK, OURS, Arm, Running, arms_of, by_model, guarded, serving, split_possible
 
 _MODEL_STAGES = ("preprocess", "inference")
+_WARM_UPS = 6
+"""TorchServe's Java compiles what has run ten times: its way is 3 ms longer for the first photos after a start."""
 
 
 def groups(*, full: bool) -> list[Group]:
@@ -69,7 +71,7 @@ def _overhead(running: Running, claims: Sequence[Claim]) -> Iterator[Row]:
     """All but the network itself: upload, gateway, gRPC, TorchServe, decoding, masks, JSON."""
     photo = running.bench.photo
     steps = {claim.name: _answers(product.json_post(running.address, str(Arm.of(claim)), photo)) for claim in claims}
-    turns = running.bench.turns(steps, title=_title(claims), warm_ups=2)
+    turns = running.bench.turns(steps, title=_title(claims), warm_ups=_WARM_UPS)
     for claim in claims:
         answers = turns[claim.name]
         model = [sum(answer.timings_ms[stage] for stage in _MODEL_STAGES) for answer in answers]
