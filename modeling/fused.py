@@ -5,6 +5,7 @@
     on a CPU    conv ─▶ ReLU6                                             oneDNN
                 FPN's 1×1 conv ─▶ + level above, twice as large           oneDNN
                 fully connected, in float32                               oneDNN instead of MKL
+                the RPN's logits and deltas                               one 1×1 conv instead of two
     on a GPU    conv ─▶ + bias ─▶ (ReLU6)                                 cuDNN, and one kernel of our own
                 1×1 conv ─▶ + bias, in bfloat16                           one matrix product
                 1×1 conv ─▶ ReLU6 ─▶ depthwise conv ─▶ + bias ─▶ ReLU6    the product, and one kernel of our own
@@ -23,6 +24,7 @@ import torch
 from detectron2.layers import Conv2d
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,6 +56,8 @@ def fuse(model: nn.Module) -> None:
             module.__class__ = FusedFPN
         if type(module) is InvertedResidual:
             _fuse_residual(module)
+        if type(module) is StandardRPNHead and not on_gpu:
+            module.__class__ = FusedRpnHead
 
 
 class Fused:
@@ -152,6 +156,21 @@ class FusedFPN(Fused, FPN):
             named = {**dict(zip(self._out_features, levels, strict=False)), **below}
             levels += self.top_block(named[self.top_block.in_feature])
         return dict(zip(self._out_features, levels, strict=True))
+
+
+class FusedRpnHead(StandardRPNHead):
+    """On a CPU, where two 1×1 convolutions to a few channels take as long as reading the map twice."""
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """See Detectron2's."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return super().forward(features)
+        heads = (self.anchor_deltas, self.objectness_logits)
+        weight = torch.cat([head.weight for head in heads])
+        bias = torch.cat([head.bias for head in heads])
+        counts = [head.out_channels for head in heads]
+        both = [F.conv2d(self.conv(feature), weight, bias).split(counts, 1) for feature in features]
+        return [logits for _, logits in both], [deltas for deltas, _ in both]
 
 
 FUSED_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {

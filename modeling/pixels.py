@@ -52,9 +52,10 @@ class Pixels:
         """
         sizes = [self.network_size(original) for original in originals]
         height, width = padded_size(sizes, *self._strides)
-        batch = torch.zeros(len(sizes), height, width, 3, device=self._mean.device)
+        batch = torch.empty(len(sizes), height, width, 3, device=self._mean.device)
         for place, image, size, original in zip(batch, images, sizes, originals, strict=True):
             inside = place[: size[0], : size[1]]
+            place[size[0] :], place[: size[0], size[1] :] = 0, 0
             if inside.is_cuda:
                 shown = resize_on_gpu(image, size, original, inside.device)
                 torch.sub(shown.flip(-1) if self._bgr else shown, self._mean, out=inside).div_(self._std)
