@@ -75,6 +75,8 @@ def decode_inside(mask: MaskRle) -> tuple[NDArray[np.uint8], tuple[int, int, int
 
 def decode_each_inside(masks: Sequence[MaskRle]) -> Iterator[tuple[NDArray[np.uint8], tuple[int, int, int, int]]]:
     """`decode_inside` of each; their counts are read all at once, their pixels made when they are asked for."""
+    if not masks:
+        return
     all_runs = _runs([mask.counts for mask in masks])
     for mask, bounds, runs in zip(masks, _bounds(masks), all_runs, strict=True):
         yield _inside(mask.size, bounds, runs), bounds
@@ -195,7 +197,7 @@ def _encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> 
 
 
 def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
-    """The run lengths in each mask's compressed counts, at least one.
+    """The run lengths in each mask's compressed counts; at least one mask, and one run of each.
 
     The COCO API's code (cocodataset/cocoapi, maskApi.c): numbers of 5-bit digits, lowest first, bit 5 says that more
     follow, bit 4 of the last is the sign; from the fourth number on, each is the difference to the last but one.

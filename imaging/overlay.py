@@ -145,11 +145,9 @@ def _draw_label(picture: Pixels, instance: Instance, scale: float, taken: Sequen
     return place
 
 
-@lru_cache(
-    maxsize=256
-)  # 3 kB on a small photo, 60 kB at 12 megapixels; a class has a hundred, and photos have few sizes
+@lru_cache(maxsize=256)  # 3 kB on a small photo, 60 kB at 12 megapixels
 def _chip(text: str, scale: float, most_px: int) -> Field:
-    """A lettered plate, not wider than that if any letters fit; only to be read."""
+    """A lettered plate, not wider than that if any letters fit; only to be read. A class has a hundred in all."""
     pad, height = round(6 * scale), round(21 * scale)
     letters = line(text, font(_LETTERS * scale, text))
     if letters.width > (room := most_px - 2 * pad):

@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 
 from maskserve.imaging.masks import (
     coverage,
+    decode_each_inside,
     decode_inside,
     decode_rle,
     encode_rle,
@@ -99,6 +100,22 @@ def test_rle_round_trip(mask: NDArray[np.bool_]) -> None:
     inside, bounds = decode_inside(rle)
     assert bounds == (x_min, y_min, x_max, y_max)
     np.testing.assert_array_equal(inside, mask[y_min:y_max, x_min:x_max] if mask.any() else np.zeros((0, 0)))
+
+
+def test_masks_of_different_sizes_are_decoded_together_as_alone() -> None:
+    """Each is what `decode_inside` makes of it; of none, there is none."""
+    rng = np.random.default_rng(0)
+    sizes = [(7, 5), (40, 31), (3, 90), (1, 1)]
+    masks = [encode_rle(rng.random(size) < share) for size in sizes for share in (0.0, 0.03, 0.5, 1.0)]
+    for (pixels, bounds), mask in zip(decode_each_inside(masks), masks, strict=True):
+        alone, own_bounds = decode_inside(mask)
+        assert bounds == own_bounds == rle_bounds(mask)
+        np.testing.assert_array_equal(pixels, alone)
+        x_min, y_min, x_max, y_max = bounds
+        np.testing.assert_array_equal(pixels, decode_rle(mask)[y_min:y_max, x_min:x_max])
+    assert list(decode_each_inside([])) == []
+    with pytest.raises(ValueError, match="cut off"):
+        list(decode_each_inside([masks[0], MaskRle((2, 2), "0P"), masks[1]]))
 
 
 @pytest.mark.parametrize("counts", ["", "0", "PPY", "04é", "05", "11111"])
