@@ -11,6 +11,7 @@ Shape shorthand: `M` side of the head's mask, `H, W` image, `h, w` the part of i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -212,10 +213,11 @@ def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
     digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
     numbers = np.add.reduceat((code & 0x1F) << 5 * digit, starts)
     numbers -= np.where(code[ends] & 0x10, 1 << 5 * (digit[ends] + 1), 0)
-    of_masks = np.split(numbers, np.searchsorted(ends, mask_ends[:-1]))
+    counted = [0, *np.searchsorted(ends, mask_ends).tolist()]  # numbers before each mask, and all of them
+    of_masks = [numbers[first:last] for first, last in pairwise(counted)]
     for runs in of_masks:
-        runs[1::2] = np.cumsum(runs[1::2])
-        runs[2::2] = np.cumsum(runs[2::2])
+        runs[1::2].cumsum(out=runs[1::2])
+        runs[2::2].cumsum(out=runs[2::2])
     return of_masks
 
 
