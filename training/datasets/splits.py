@@ -16,7 +16,8 @@ def stratified(photos: Sequence[Set[str]], fractions: Mapping[str, float], seed:
 
     Args:
         photos: the class names on each photo; a photo without any counts as a class of its own.
-        fractions: split ─▶ its share, 0..1, together 1; on a tie the earlier split is served first.
+        fractions: split ─▶ its share, 0..1, together 1; on a tie the earlier split is served first, and the first one
+            has a photo of every class, however few there are.
         seed: same photos, fractions and seed, same splits.
     """
     labels = [photo or frozenset({""}) for photo in photos]
@@ -35,4 +36,9 @@ def stratified(photos: Sequence[Set[str]], fractions: Mapping[str, float], seed:
         for name in labels[photo]:
             wanted[split][name] -= 1
             open_photos[name].remove(photo)
+    first = next(iter(fractions))
+    for name in classes:
+        own = [i for i in order if name in labels[i]]
+        if name and all(chosen[i] != first for i in own):  # its few photos were dealt for the sake of other classes
+            chosen[own[0]] = first
     return [chosen[i] for i in range(len(photos))]
