@@ -100,7 +100,7 @@ def _check_rle(rle: Mapping[str, Any], where: Where) -> None:
             fills = all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
         else:
             fills = decode_rle(MaskRle((height, width), str(counts))).size > 0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: JSON's Infinity
         fills = False
     if not fills:
         raise DataError(f"{where}: its RLE has no counts that fill its size {size}; make it again or remove it.")

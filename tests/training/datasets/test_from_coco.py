@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -109,6 +109,7 @@ def test_a_broken_segmentation_is_named_and_nothing_is_written(tmp_path: Path, s
         max_leaves=20,
     )
 )
+@example(segmentation={"size": [float("inf")]})
 def test_any_segmentation_is_kept_left_out_or_refused_in_words(
     tmp_path_factory: pytest.TempPathFactory, segmentation: Any
 ) -> None:
