@@ -23,7 +23,8 @@ def stratified(photos: Sequence[Set[str]], fractions: Mapping[str, float], seed:
     labels = [photo or frozenset({""}) for photo in photos]
     order = np.random.default_rng(seed).permutation(len(photos)).tolist()
     classes = sorted({name for photo in labels for name in photo})
-    open_photos = {name: [i for i in order if name in labels[i]] for name in classes}
+    photos_of = {name: [i for i in order if name in labels[i]] for name in classes}
+    open_photos = {name: list(own) for name, own in photos_of.items()}
     wanted = {split: {name: share * len(open_photos[name]) for name in classes} for split, share in fractions.items()}
     room = {split: share * len(photos) for split, share in fractions.items()}
     chosen: dict[int, str] = {}
@@ -37,8 +38,7 @@ def stratified(photos: Sequence[Set[str]], fractions: Mapping[str, float], seed:
             wanted[split][name] -= 1
             open_photos[name].remove(photo)
     first = next(iter(fractions))
-    for name in classes:
-        own = [i for i in order if name in labels[i]]
+    for name, own in photos_of.items():
         if name and all(chosen[i] != first for i in own):  # its few photos were dealt for the sake of other classes
             chosen[own[0]] = first
     return [chosen[i] for i in range(len(photos))]
