@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -34,7 +35,7 @@ _UPRIGHT = {
 }
 """What undoes each EXIF orientation (Exif 2.3, tag 0x0112)."""
 
-_STRIP_PX = 256
+_STRIP_PX = 128
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
@@ -58,6 +59,7 @@ def decode_near(data: bytes, seen_at: Callable[[Size], Size]) -> tuple[NDArray[n
         seen_at: (height, width) of a photo ─▶ (height, width) at which the network sees it.
     """
     image, header = open_image(data)
+    image.decodermaxblock = len(data)  # in one piece: Pillow copies what is left of each
     divisor = _divisor(header, seen_at(header.size))
     if divisor > 1:
         image.draft(None, (image.width // divisor, image.height // divisor))
@@ -93,11 +95,15 @@ def _divisor(header: ImageHeader, seen: Size) -> int:
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """An RGB image as uint8 (H, W, 3), a new array; strip by strip, for Pillow copies all that it hands over twice."""
+    """An RGB image as uint8 (H, W, 3), a new array; strip by strip, for Pillow copies all that it hands over twice.
+
+    Pillow's own memory has four bytes a pixel, and it takes out three of them more slowly than OpenCV does.
+    """
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, _STRIP_PX):
-        bottom = min(top + _STRIP_PX, image.height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+        strip = image.crop((0, top, image.width, min(top + _STRIP_PX, image.height)))
+        four = np.frombuffer(strip.tobytes("raw", "RGBX"), np.uint8).reshape(strip.height, strip.width, 4)
+        cv2.cvtColor(four, cv2.COLOR_RGBA2RGB, dst=pixels[top : top + strip.height])
     return pixels
 
 
