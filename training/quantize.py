@@ -7,8 +7,9 @@ Post-training quantisation: weights per channel, activations per tensor, symmetr
 signs (NNCF's preset MIXED), then the means of each layer are corrected on the same photos. Nothing is trained. The same
 weights and photos give the same bytes.
 
-A backbone with depthwise convolutions stays in float: in int8 the errors of its many thin layers add up to a fifth of
-the features and cost four points of AP, and it is a seventh of the network's FLOPs (docs/precision.md).
+A backbone with depthwise convolutions stays in float, and so do its sums: in int8 the errors of its many thin layers
+add up to a fifth of the features and cost four points of AP, and it is a seventh of the network's FLOPs
+(docs/precision.md).
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _quantised(model: Any, photos: Sequence[Tensor], on_photo: Callable[[], None
 
 
 def _sensitive(model: Any) -> list[str]:
-    """The convolutions that int8 is not for: all of a backbone that has depthwise ones."""
+    """The operations that int8 is not for: those of a backbone that has depthwise convolutions."""
     kinds = {
         operation.get_friendly_name(): operation.get_type_name()
         for operation in model.get_ordered_ops()
@@ -148,7 +149,7 @@ def _sensitive(model: Any) -> list[str]:
     }
     if "GroupConvolution" not in kinds.values():
         return []
-    return [name for name, kind in kinds.items() if kind in ("Convolution", "GroupConvolution")]
+    return [name for name, kind in kinds.items() if kind in ("Convolution", "GroupConvolution", "Add")]
 
 
 def _load_nncf() -> Any:
