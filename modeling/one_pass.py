@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskserve.modeling import atlas, gpu_kernels
-from maskserve.modeling.proposals import best_of_level, flat_levels
+from maskserve.modeling.proposals import best_of_each, flat_levels
 from maskserve.modeling.survivors import survivors
 from maskserve.modeling.trunk import TorchTrunk
 
@@ -79,11 +79,10 @@ class OnePass(nn.Module):
 
     def _propose(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, ...]:
         """Boxes (B, P, 4), whether each is one (B, P), whether these are right (B,)."""
-        anchors, flat_logits, flat_deltas = flat_levels(self.rpn, logits, deltas)
-        levels = [best_of_level(self.rpn, *level) for level in zip(flat_logits, flat_deltas, anchors, strict=True)]
-        most = max(scores.shape[1] for scores, _ in levels)
-        scores = torch.stack([F.pad(one, (0, most - one.shape[1]), value=NOTHING) for one, _ in levels], 1)
-        boxes = torch.stack([F.pad(one, (0, 0, 0, most - one.shape[1])) for _, one in levels], 1)
+        of_levels = best_of_each(self.rpn, *flat_levels(self.rpn, logits, deltas))
+        most = max(one.shape[1] for one in of_levels[0])
+        scores = torch.stack([F.pad(one, (0, most - one.shape[1]), value=NOTHING) for one in of_levels[0]], 1)
+        boxes = torch.stack([F.pad(one, (0, 0, 0, most - one.shape[1])) for one in of_levels[1]], 1)
         usable = boxes.isfinite().all(-1) & scores.isfinite()
         boxes = _inside(boxes, usable, limits[:, None])
         usable &= (boxes[..., 2:] - boxes[..., :2] > self.rpn.min_box_size).all(-1)

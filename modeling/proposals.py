@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
@@ -40,14 +41,14 @@ def propose(
 def flat_levels(
     rpn: RPN, logits: Sequence[Tensor], deltas: Sequence[Tensor]
 ) -> tuple[list[Anchors], list[Tensor], list[Tensor]]:
-    """The anchors of each level, and their logits (B, h · w · A) and deltas (B, h · w · A, 4)."""
+    """The anchors of each level, and their logits (B, h · w · A), float32, and deltas (B, h · w · A, 4)."""
     generator = rpn.anchor_generator
     levels = zip(generator.cell_anchors, generator.strides, logits, strict=True)
     anchors: list[Anchors] = [
         partial(_on_grid, cell, stride, generator.offset, one.shape[3]) for cell, stride, one in levels
     ]
     by_anchor = [one.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in deltas]
-    return anchors, [one.permute(0, 2, 3, 1).flatten(1) for one in logits], by_anchor
+    return anchors, [one.permute(0, 2, 3, 1).float().flatten(1) for one in logits], by_anchor
 
 
 def _on_grid(cell: Tensor, stride: int, offset: float, width: int, places: Tensor) -> Tensor:
@@ -57,9 +58,9 @@ def _on_grid(cell: Tensor, stride: int, offset: float, width: int, places: Tenso
         cell: (A, 4), around the first place.
         width: of the level, px.
     """
-    column, row = places // len(cell) % width, places // len(cell) // width
-    corner = (torch.stack([column, row], 1) + offset) * stride
-    return cell[places % len(cell)] + corner.repeat(1, 2)
+    spot = places // len(cell)
+    column, row = spot % width, spot // width
+    return cell[places % len(cell)] + (torch.stack([column, row, column, row], 1) + offset) * stride
 
 
 def best_of_levels(
@@ -77,22 +78,35 @@ def best_of_levels(
     Raises:
         FloatingPointError: a number is infinite or NaN in training.
     """
-    levels = [best_of_level(rpn, *level) for level in zip(logits, deltas, anchors, strict=True)]
-    scores = torch.cat([score for score, _ in levels], 1)
-    boxes = torch.cat([box for _, box in levels], 1)
-    level_ids = torch.cat(
-        [torch.full((score.shape[1],), level, device=score.device) for level, (score, _) in enumerate(levels)]
-    )
-    return [_kept(rpn, *image, level_ids) for image in zip(scores, boxes, sizes, strict=True)]
+    scores, boxes = best_of_each(rpn, anchors, logits, deltas)
+    level_ids = torch.cat([torch.full((one.shape[1],), level, device=one.device) for level, one in enumerate(scores)])
+    images = zip(torch.cat(scores, 1), torch.cat(boxes, 1), sizes, strict=True)
+    return [_kept(rpn, *image, level_ids) for image in images]
 
 
-def best_of_level(rpn: RPN, logits: Tensor, deltas: Tensor, anchors: Anchors) -> tuple[Tensor, Tensor]:
-    """(scores (B, k), boxes (B, k, 4)) of a level's best positions, best first, float32."""
-    limit = min(logits.shape[1], rpn.pre_nms_topk[rpn.training])
-    scores, chosen = logits.float().topk(limit, dim=1)
-    picked = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).reshape(-1, 4)
-    boxes = rpn.box2box_transform.apply_deltas(picked.float(), anchors(chosen.reshape(-1)))
-    return scores, boxes.reshape(len(scores), limit, 4)
+def best_of_each(
+    rpn: RPN, anchors: Sequence[Anchors], logits: Sequence[Tensor], deltas: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Scores (B, k) and boxes (B, k, 4) of each level's best positions, best first, float32."""
+    scores, picked, around = [], [], []
+    for own_anchors, own_logits, own_deltas in zip(anchors, logits, deltas, strict=True):
+        best, chosen = _best(own_logits.float(), min(own_logits.shape[1], rpn.pre_nms_topk[rpn.training]))
+        scores.append(best)
+        picked.append(own_deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).float())
+        around.append(own_anchors(chosen.flatten()).view_as(picked[-1]))
+    # of all levels at once: on a CPU, calling its twenty operators is what takes the time
+    boxes = rpn.box2box_transform.apply_deltas(torch.cat(picked, 1).flatten(0, 1), torch.cat(around, 1).flatten(0, 1))
+    counts = [one.shape[1] for one in scores]
+    return scores, list(boxes.view(len(scores[0]), -1, 4).split(counts, 1))
+
+
+def _best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The `most` best of each row and their places, best first; on a CPU numpy finds them three times as fast."""
+    if scores.device.type != "cpu" or most == scores.shape[1]:
+        return scores.topk(most, dim=1)
+    places = torch.from_numpy(np.argpartition(scores.detach().numpy(), -most, axis=1)[:, -most:])
+    best, order = scores.gather(1, places).sort(dim=1, descending=True)
+    return best, places.gather(1, order)
 
 
 def _kept(rpn: RPN, scores: Tensor, boxes: Tensor, size: tuple[int, int], level_ids: Tensor) -> Instances:
@@ -103,6 +117,7 @@ def _kept(rpn: RPN, scores: Tensor, boxes: Tensor, size: tuple[int, int], level_
     boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
     sides = boxes[:, 2:] - boxes[:, :2]
     usable = finite & (sides > rpn.min_box_size).all(1)
-    boxes, scores, level_ids = boxes[usable], scores[usable], level_ids[usable]
+    if not usable.all():
+        boxes, scores, level_ids = boxes[usable], scores[usable], level_ids[usable]
     best = suppress(boxes, scores, level_ids, rpn.nms_thresh, rpn.post_nms_topk[rpn.training])
     return Instances(size, proposal_boxes=Boxes(boxes[best]), objectness_logits=scores[best])
