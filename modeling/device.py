@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from maskserve.protos.errors import ConfigError
 
@@ -31,6 +33,11 @@ def has_fast_bfloat16(device: str) -> bool:
 def current(device: torch.device) -> AbstractContextManager[object]:
     """Whatever asks for the GPU without naming one means this one."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """The same memory; numpy has no bfloat16, so that is uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def check_precision(precision: str, device: str) -> Precision:

@@ -2,8 +2,9 @@
 
     conv ─▶ + bias ─▶ (+ shortcut) ─▶ ReLU    one call of oneDNN on a CPU, of cuDNN on one of NVIDIA's GPUs
 
-    on a CPU    conv ─▶ ReLU6                                             oneDNN
+    on a CPU    conv ─▶ ReLU6                                             oneDNN, weights in its layout (`packed.py`)
                 FPN's 1×1 conv ─▶ + level above, twice as large           oneDNN
+                inverted residuals with large hidden maps                 some rows after the others (`strips.py`)
                 fully connected, in float32                               oneDNN instead of MKL
                 the RPN's logits and deltas                               one 1×1 conv instead of two
     on a GPU    conv ─▶ + bias ─▶ (ReLU6)                                 cuDNN, and one kernel of our own
@@ -31,6 +32,8 @@ from torch.nn import functional as F
 from maskserve.modeling import gpu_kernels
 from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.mobilenetv2 import InvertedResidual
+from maskserve.modeling.packed import ASKED, PackedWeights
+from maskserve.modeling.strips import hidden_rows, strips
 
 
 def fuse(model: nn.Module) -> None:
@@ -76,6 +79,13 @@ class ActiveConv(Fused, Conv2d):
 
     def fused(self, x: Tensor) -> Tensor:
         return _active_conv(self, x)
+
+
+class PackedConv(Fused, Conv2d):
+    """A convolution without an activation, on a CPU."""
+
+    def fused(self, x: Tensor) -> Tensor:
+        return _packed_conv(self, x, "none")
 
 
 class Pointwise(Fused, Conv2d):
@@ -136,10 +146,18 @@ class FusedStem(Fused, BasicStem):
 
 
 class FusedResidual(Fused, InvertedResidual):
-    """On a CPU, where it has a shortcut."""
+    """On a CPU."""
 
     def fused(self, x: Tensor) -> Tensor:
-        return _add_conv(self.project, self.depthwise(self.expand(x)), x)
+        parts = strips(self, x)
+        if len(parts) > 1:
+            return torch.cat([self._rows(x, *part) for part in parts], 2)
+        out = self.depthwise(self.expand(x))
+        return _add_conv(self.project, out, x) if self.has_shortcut else self.project(out)
+
+    def _rows(self, x: Tensor, top: int, bottom: int) -> Tensor:
+        rows = self.project(hidden_rows(self, x, top, bottom))
+        return rows.add_(x[:, :, top:bottom]) if self.has_shortcut else rows
 
 
 class FusedFPN(Fused, FPN):
@@ -183,14 +201,15 @@ FUSED_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
 def _onednn_takes(like: Tensor) -> bool:
     """Whether oneDNN calculates where a tensor lies, in its dtype, and torch still has its own way to ask for more."""
     known = like.dtype == torch.float32 or (like.dtype == torch.bfloat16 and has_fast_bfloat16("cpu"))
-    asked = ("_convolution_pointwise", "_linear_pointwise")
+    asked = ("_convolution_pointwise", "_convolution_pointwise_", "_linear_pointwise", *ASKED)
     there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in asked)
     return like.device.type == "cpu" and known and there
 
 
 def _fuse_on_cpu(conv: Conv2d) -> None:
-    if _is_relu(conv) or isinstance(conv.activation, nn.ReLU6):
-        conv.__class__ = ActiveConv
+    if conv.activation is None or _is_relu(conv) or isinstance(conv.activation, nn.ReLU6):
+        conv.packed = PackedWeights(conv)
+        conv.__class__ = ActiveConv if conv.activation else PackedConv
 
 
 def _fuse_on_gpu(conv: Conv2d) -> None:
@@ -241,7 +260,7 @@ def _fuse_residual(block: InvertedResidual) -> None:
         if isinstance(expand, Conv2d) and isinstance(expand.activation, nn.ReLU6) and depthwise.limits == (0.0, 6.0):
             expand.activation = None
             depthwise.cut_inputs = True
-    elif block.has_shortcut and type(block.project) is Conv2d and _is_plain(block.project):
+    elif type(block.project) is PackedConv:
         block.__class__ = FusedResidual
 
 
@@ -252,7 +271,7 @@ def _adds_levels(fpn: Any, on_gpu: bool) -> bool:
 
 def _is_plain(conv: nn.Module) -> bool:
     """Whether a library does all of it."""
-    return type(conv) in (Conv2d, Pointwise, BiasedConv) and conv.norm is None and conv.activation is None
+    return type(conv) in (Conv2d, PackedConv, Pointwise, BiasedConv) and conv.norm is None and conv.activation is None
 
 
 def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
@@ -261,9 +280,16 @@ def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
         return torch.cudnn_convolution_relu(
             x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
         )
-    active = ("hardtanh", [0.0, 6.0], "") if isinstance(conv.activation, nn.ReLU6) else ("relu", [], "")
+    if isinstance(conv.activation, nn.ReLU6):
+        return _packed_conv(conv, x, "hardtanh", 0.0, 6.0)
+    return _packed_conv(conv, x, "relu")
+
+
+def _packed_conv(conv: Conv2d, x: Tensor, active: str, *limits: float) -> Tensor:
+    """On a CPU."""
     return torch.ops.mkldnn._convolution_pointwise(
-        x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, *active
+        *(x, conv.packed(x), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
+        *(active, limits, ""),
     )
 
 
@@ -276,9 +302,10 @@ def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
 
 
 def _add_conv(conv: Conv2d, x: Tensor, other: Tensor, active: str | None = None) -> Tensor:
-    """On a CPU."""
-    return torch.ops.mkldnn._convolution_pointwise.binary(
-        *(x, other, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
+    """On a CPU, in the memory of `other`: a block's own input is read by nobody after it, for a stage gives its last
+    block's output to the FPN, and what follows that has no shortcut or a convolution in it."""
+    return torch.ops.mkldnn._convolution_pointwise_.binary(
+        *(other, x, conv.packed(x), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *("add", 1.0, active, [], ""),
     )
 

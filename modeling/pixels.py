@@ -15,6 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from maskserve.modeling.device import as_numpy
 from maskserve.modeling.resize import Size, resize, resize_on_gpu
 
 LONG_STRIDE = 128
@@ -30,18 +31,29 @@ class Pixels:
         mean, std: of the model, (3, 1, 1) in its colour order.
         stride: px of what the network wants each side to be a multiple.
         few_sizes: whether the longer side is padded to a multiple of LONG_STRIDE.
+        dtype: of what is made on a CPU, float32 or bfloat16.
     """
 
-    def __init__(self, cfg: CfgNode, mean: Tensor, std: Tensor, *, stride: int, few_sizes: bool) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        mean: Tensor,
+        std: Tensor,
+        *,
+        stride: int,
+        few_sizes: bool,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._mean, self._std = mean.flatten(), std.flatten()
+        self._dtype = torch.float32 if mean.is_cuda else dtype
         levels = torch.arange(256, dtype=torch.float32)[:, None]
-        self._table = ((levels - self._mean.cpu()) / self._std.cpu()).numpy()[:, None]
+        self._table = as_numpy(((levels - self._mean.cpu()) / self._std.cpu()).to(self._dtype))[:, None]
         self._bgr = cfg.INPUT.FORMAT == "BGR"
         self._limits = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         self._strides = (stride, LONG_STRIDE if few_sizes else stride)
 
     def __call__(self, images: Sequence[np.ndarray], originals: Sequence[Size]) -> tuple[Tensor, list[Size]]:
-        """The trunk's input: float32 (B, 3, H, W), channels last, on the device of the model.
+        """The trunk's input: (B, 3, H, W), channels last, on the device of the model.
 
         Args:
             images: uint8 (h, w, 3) RGB.
@@ -52,7 +64,7 @@ class Pixels:
         """
         sizes = [self.network_size(original) for original in originals]
         height, width = padded_size(sizes, *self._strides)
-        batch = torch.empty(len(sizes), height, width, 3, device=self._mean.device)
+        batch = torch.empty(len(sizes), height, width, 3, dtype=self._dtype, device=self._mean.device)
         for place, image, size, original in zip(batch, images, sizes, originals, strict=True):
             inside = place[: size[0], : size[1]]
             place[size[0] :], place[: size[0], size[1] :] = 0, 0
@@ -61,7 +73,7 @@ class Pixels:
                 torch.sub(shown.flip(-1) if self._bgr else shown, self._mean, out=inside).div_(self._std)
             else:
                 seen = np.ascontiguousarray(resize(image, size, original)[:, :, :: -1 if self._bgr else 1])
-                cv2.LUT(seen, self._table, dst=inside.numpy())  # the same numbers in one pass instead of two
+                cv2.LUT(seen, self._table, dst=as_numpy(inside))  # the same numbers in one pass
         return batch.permute(0, 3, 1, 2), sizes
 
     def network_size(self, size: Size) -> Size:

@@ -126,6 +126,7 @@ class Predictor:
             model.pixel_std,
             stride=max(1, model.backbone.size_divisibility),
             few_sizes=precision == "int8",
+            dtype=torch.float32 if precision == "int8" else dtype,
         )
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
         prepare_heads(self._heads, dtype, self._device, self.trunk.scales)

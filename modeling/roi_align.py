@@ -22,6 +22,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from maskserve.modeling import compiled
+from maskserve.modeling.device import as_numpy
 from maskserve.modeling.trunk import Affine
 
 SMALLEST_SHARE = 32
@@ -84,22 +85,17 @@ def _align(
     feature: Tensor, read_as: Affine, align: ROIAlign, images: Tensor, boxes: Tensor, places: Tensor, pooled: Tensor
 ) -> None:
     """Fill `pooled` (all boxes, S, S, C) at `places` with the boxes of one level."""
-    pixels = _bits(feature.permute(0, 2, 3, 1).contiguous())
+    pixels = as_numpy(feature.permute(0, 2, 3, 1).contiguous())
     # Half a pixel: continuous coordinates, in which the first pixel's centre lies at 0.5 (ROIAlignV2)
     scaled = (boxes * align.spatial_scale - 0.5).numpy()
     ratio = max(0, align.sampling_ratio)
     scale, zero_point = np.float32(read_as.scale), np.float32(read_as.zero_point)
-    target, where, image_of = _bits(pooled), places.numpy(), images.numpy()
+    target, where, image_of = as_numpy(pooled), places.numpy(), images.numpy()
     shares = np.array_split(np.arange(len(scaled)), max(1, min(torch.get_num_threads(), len(scaled) // SMALLEST_SHARE)))
     calls = [
         (pixels, scale, zero_point, image_of[share], scaled[share], ratio, where[share], target) for share in shares
     ]
     run_at_once(compiled.kernels().pool, calls)
-
-
-def _bits(tensor: Tensor) -> np.ndarray:
-    """The same memory; numpy has no bfloat16, so that is uint16."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def run_at_once(kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:

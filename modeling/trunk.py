@@ -41,7 +41,7 @@ class TrunkOutput(NamedTuple):
 
 
 class Trunk(Protocol):
-    """float32 (B, 3, H, W), normalised and padded to the network's stride, channels last ─▶ TrunkOutput."""
+    """(B, 3, H, W), normalised and padded to the network's stride, channels last ─▶ TrunkOutput."""
 
     scales: Mapping[str, Affine]
     """Of the features that are uint8, by name."""

@@ -34,7 +34,7 @@ def test_every_network_answers_as_detectron2_does(name: str):
 
 @pytest.mark.parametrize(
     ("name", "blocks"),
-    [("mobilenetv2", {"FusedResidual"}), ("resnet50", {"FusedBottleneck", "FusedStem"})],
+    [("mobilenetv2", {"FusedResidual", "PackedConv"}), ("resnet50", {"FusedBottleneck", "FusedStem", "PackedConv"})],
 )
 def test_a_cpu_runs_each_layer_with_what_follows_it(name: str, blocks: set[str]):
     if not torch.backends.mkldnn.is_available():

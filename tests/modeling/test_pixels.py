@@ -34,3 +34,12 @@ def test_pixels_are_normalised_in_float32_and_padded_with_zero(
         torch.testing.assert_close(place[:, :height, :width], expected.permute(2, 0, 1), rtol=0, atol=0)
         assert not place[:, height:].any()
         assert not place[:, :, width:].any()
+
+
+def test_pixels_in_bfloat16_are_those_in_float32_rounded(small_cfg: CfgNode):
+    image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    exact, rounded = (
+        Pixels(small_cfg, MEAN.view(3, 1, 1), STD.view(3, 1, 1), stride=32, few_sizes=False, dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert torch.equal(rounded([image], [(16, 16)])[0], exact([image], [(16, 16)])[0].bfloat16())

@@ -1,0 +1,44 @@
+"""A convolution's weights in the layouts that oneDNN calculates with: it need not bring them there for every photo.
+
+    size of the input ─▶ layout ─▶ the weights in it
+
+oneDNN chooses a layout for each size of input, and takes weights in another one, but many times slower. Nearly all
+sizes of one layer share a layout, so that each is kept once; in memory that is the weights a second time.
+"""
+
+from __future__ import annotations
+
+from detectron2.layers import Conv2d
+from torch import Tensor, ops
+
+ASKED = ("_reorder_convolution_weight", "_get_mkldnn_serialized_md")
+"""Operators of torch's namespace `mkldnn` that this needs."""
+SIZES_KEPT = 64
+"""Of inputs, whose layout is known: a photo's own and, in the mask head, each number of instances."""
+
+
+class PackedWeights:
+    """Of one convolution that no longer learns, on the CPU."""
+
+    def __init__(self, conv: Conv2d) -> None:
+        self._conv = conv
+        self._by_size: dict[tuple[int, ...], Tensor] = {}
+        self._by_layout: dict[bytes, Tensor] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """For an input (B, C, H, W)."""
+        size = tuple(x.shape)
+        found = self._by_size.get(size)
+        return self._pack(size) if found is None else found
+
+    def _pack(self, size: tuple[int, ...]) -> Tensor:
+        if len(self._by_size) >= SIZES_KEPT:
+            self._by_size.clear()
+            self._by_layout.clear()
+        conv = self._conv
+        packed = ops.mkldnn._reorder_convolution_weight(
+            conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, size
+        )
+        layout = ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
+        self._by_size[size] = self._by_layout.setdefault(layout, packed)
+        return self._by_size[size]
