@@ -1,6 +1,7 @@
 """How fast this machine multiplies (large products and convolutions on all cores), and what a network needs.
 
-    a burst in each round ─▶ GFLOP/s by precision ─▶ floor of a photo in that round = its FLOPs / peak
+    a burst in each round ─▶ GFLOP/s by precision ─▶ floor of a photo in that round = its FLOPs / peak, each
+    part's in the precision that it calculates in
 
 FLOPs are those of `maskserve.modeling.complexity`: a multiply-add is two; norms, ROIAlign, suppression, resizing and
 memory traffic count as nothing, so that no implementation reaches the floor.

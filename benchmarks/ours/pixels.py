@@ -46,7 +46,12 @@ def rle(scene: str) -> Step:
 
 
 def decode_and_resize(photo: str, short_side: int) -> Step:
-    """A step from a JPEG file's bytes to the network's pixels."""
+    """A step from a JPEG file's bytes to the network's pixels, in a process set up like a worker's."""
+    import torch
+
+    from maskserve.modeling.process import prepare_process
+
+    prepare_process(torch.get_num_threads())
     data = Path(photo).read_bytes()
 
     def step() -> dict[str, Any]:
