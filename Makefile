@@ -39,7 +39,7 @@ bench: setup ## everything beside its peers, in 8 to 18 minutes on two cores; wr
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
 
-bench-full: setup ## the same with more rounds, and how the cost grows; an hour or more
+bench-full: setup ## the same with more rounds, and how the cost grows; 22 minutes to an hour
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
 	@$(BIN)/python -m benchmarks.run --full $(BENCH_FLAGS)
 

@@ -20,7 +20,10 @@ _ANSWER_BYTES = 500_000_000
 
 
 def make_archive(folder: Path, run: Path, *, masks: bool) -> Path:
-    """<folder>/stock.mar of a run folder's model and the handler."""
+    """<folder>/stock.mar of a run folder's model and the handler; the one that is there, if other rows asked for it."""
+    made = folder / f"{NAME}.mar"
+    if made.is_file():
+        return made
     stage = folder / "stage"
     stage.mkdir(parents=True)
     shutil.copyfile(run / "model_best.pth", stage / "model.pth")
@@ -32,7 +35,7 @@ def make_archive(folder: Path, run: Path, *, masks: bool) -> Path:
     temp = folder / "archiver"
     temp.mkdir()
     subprocess.run(command, cwd=stage, env=os.environ | {"TMPDIR": str(temp)}, capture_output=True, check=True)
-    return folder / f"{NAME}.mar"
+    return made
 
 
 def server(folder: Path, *, workers: int | None = None, threads: int | None = None) -> tuple[Server, Post]:

@@ -25,6 +25,7 @@ from benchmarks import training_step
 from benchmarks.bench import Bench
 from benchmarks.clients import Load, Post, RefusedError, closed_loop
 from benchmarks.ours import product
+from benchmarks.peers import torchserve_stock
 from benchmarks.profile import kind_of
 from benchmarks.results import Claim, Row
 from benchmarks.rounds import take_turns
@@ -199,6 +200,16 @@ def test_the_products_archive_is_int8_where_the_row_says_so(small: Bench, tmp_pa
         settings = yaml.safe_load(archive.read("model-config.yaml"))
         assert archive.read("trunk.xml") == trunk.read_bytes()
     assert (settings["precision"], settings["minWorkers"], settings["threads"]) == ("int8", 2, 1)
+
+
+@pytest.mark.training
+def test_the_stock_archive_is_made_once_for_all_rows(small: Bench, tmp_path: Path) -> None:
+    """Throughput and growth ask for the same one in a full run."""
+    run = small.run("mnv2", 160)
+    made = torchserve_stock.make_archive(tmp_path / "stock", run, masks=True)
+    written = made.stat().st_mtime_ns
+    assert torchserve_stock.make_archive(tmp_path / "stock", run, masks=True) == made
+    assert made.stat().st_mtime_ns == written
 
 
 @pytest.mark.training
