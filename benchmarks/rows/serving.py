@@ -44,7 +44,7 @@ def _overhead_claims() -> list[Claim]:
 
 
 def _overlay_claims() -> list[Claim]:
-    """In fp32 without a target: there the network alone takes a fifth to a quarter of what the peer takes."""
+    """In fp32 without a target: there the network alone takes a fifth to more than a third of what the peer takes."""
     return [
         Claim(
             f"rest.overlay.{arm.dotted}",
