@@ -47,7 +47,7 @@ def fuse(model: nn.Module) -> None:
     if not on_gpu and not _onednn_takes(like):
         return
     for module in model.modules():
-        if isinstance(module, Conv2d) and module.norm is None and module.bias is not None:
+        if isinstance(module, Conv2d) and module.norm is None:
             (_fuse_on_gpu if on_gpu else _fuse_on_cpu)(module)
         if type(module) is nn.Linear and module.weight.dtype == torch.float32 and not on_gpu:
             module.__class__ = OneDnnLinear
@@ -213,6 +213,8 @@ def _fuse_on_cpu(conv: Conv2d) -> None:
 
 
 def _fuse_on_gpu(conv: Conv2d) -> None:
+    if conv.bias is None:
+        return
     relu = _is_relu(conv)
     if conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels and conv.kernel_size == (3, 3):
         if (relu or isinstance(conv.activation, nn.ReLU6 | None)) and _suits_depthwise(conv):

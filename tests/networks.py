@@ -28,6 +28,8 @@ TINY = (
 )
 NETWORKS = {
     "resnet50": ("resnet50", "quick"),
+    "resnet50 without norm": ("resnet50", "quick", "MODEL.RESNETS.NORM", ""),
+    "resnet18": ("resnet50", "quick", "MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"),
     "resnet18 with GN": ("resnet50", "quick", "MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.NORM", "GN"),
     "mobilenetv2 with full heads": ("mobilenetv2", "standard"),
     "mobilenetv2, quick": ("mobilenetv2", "quick"),
