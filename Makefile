@@ -35,11 +35,11 @@ up: setup ## train what is missing, then serve both arms (DATA=folder: on your o
 test: setup ## all tests, the real TorchServe included, in two processes: 14 minutes on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
 
-bench: setup ## everything beside its peers, in 8 to 18 minutes on two cores; writes docs/benchmarks.md
+bench: setup ## everything beside its peers, in 6 to 18 minutes on two cores; writes docs/benchmarks.md
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
 
-bench-full: setup ## the same with more rounds, and how the cost grows; 22 minutes to an hour
+bench-full: setup ## the same with more rounds, and how the cost grows; 23 minutes where bench takes 6
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
 	@$(BIN)/python -m benchmarks.run --full $(BENCH_FLAGS)
 

@@ -79,10 +79,10 @@ class OnePass(nn.Module):
 
     def _propose(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], limits: Tensor) -> tuple[Tensor, ...]:
         """Boxes (B, P, 4), whether each is one (B, P), whether these are right (B,)."""
-        of_levels = best_of_each(self.rpn, *flat_levels(self.rpn, logits, deltas))
-        most = max(one.shape[1] for one in of_levels[0])
-        scores = torch.stack([F.pad(one, (0, most - one.shape[1]), value=NOTHING) for one in of_levels[0]], 1)
-        boxes = torch.stack([F.pad(one, (0, 0, 0, most - one.shape[1])) for one in of_levels[1]], 1)
+        level_scores, level_boxes = best_of_each(self.rpn, *flat_levels(self.rpn, logits, deltas))
+        most = max(one.shape[1] for one in level_scores)
+        scores = torch.stack([F.pad(one, (0, most - one.shape[1]), value=NOTHING) for one in level_scores], 1)
+        boxes = torch.stack([F.pad(one, (0, 0, 0, most - one.shape[1])) for one in level_boxes], 1)
         usable = boxes.isfinite().all(-1) & scores.isfinite()
         boxes = _inside(boxes, usable, limits[:, None])
         usable &= (boxes[..., 2:] - boxes[..., :2] > self.rpn.min_box_size).all(-1)

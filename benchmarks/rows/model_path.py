@@ -108,19 +108,16 @@ def _row(
     if isinstance(why := peaks(bursts)[precision], str):
         return not_measured(claim, why)
     work = flops(run, int(_size(claim)), variant(precision).proposals)
-    backbone = claim.name.split(".")[1]
-    in_precision = {part: _calculates_in(part, backbone, precision) for part in work}
-    least_ms = [
-        sum(floor_ms(count, peak(burst, in_precision[part])) for part, count in work.items()) for burst in bursts
-    ]
+    calculates_in = {part: _calculates_in(part, claim) for part in work}
+    least_ms = [sum(floor_ms(work[part], peak(burst, its)) for part, its in calculates_in.items()) for burst in bursts]
     shares = tuple(100 * least / ms for least, ms in zip(least_ms, own, strict=True))
     return Row(claim, shares, {ours: tuple(own), "floor": tuple(least_ms)})
 
 
-def _calculates_in(part: str, backbone: str, precision: str) -> str:
+def _calculates_in(part: str, claim: Claim) -> str:
     """The precision of one part of `complexity`: of int8's parts some stay in float (`training/quantize.py`)."""
-    in_int8 = part in ("fpn", "rpn") or (part == "backbone" and backbone == "r50")
-    return precision if precision != "int8" or in_int8 else best_precision()
+    in_int8 = part in ("fpn", "rpn") or (part == "backbone" and _backbone(claim) == "r50")
+    return _precision(claim) if _precision(claim) != "int8" or in_int8 else best_precision()
 
 
 @cache
@@ -138,6 +135,10 @@ def flops(run: Path, size: int, proposals: int | None) -> dict[str, int]:
     seen = network_size(models.PHOTO_SIZE, size, cfg.INPUT.MAX_SIZE_TEST)
     parts = measure_complexity(build_model(cfg), seen).by_part
     return {name: part.flops for name, part in parts.items()}
+
+
+def _backbone(claim: Claim) -> str:
+    return claim.name.split(".")[1]
 
 
 def _size(claim: Claim) -> str:
