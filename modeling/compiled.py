@@ -1,7 +1,7 @@
 """The compiled kernels, from a path that outlives the archive.
 
-    kernels.py, mask_kernels.py ─▶ copies in the user's cache folder, named by their hash ─▶ numba keeps what it
-                                   compiled beside them
+    kernels.py, *_kernels.py ─▶ copies in the user's cache folder, named by their hash ─▶ numba keeps what it
+                                compiled beside them
 
 numba finds its compiled code by the path of the source, and TorchServe unpacks an archive to another path each time:
 every worker would compile for seconds what the last one compiled already. Where nothing can be written, they do.
@@ -34,6 +34,11 @@ def kernels() -> ModuleType:
 def mask_kernels() -> ModuleType:
     """The module `maskserve.modeling.mask_kernels`, likewise."""
     return _load("mask_kernels")
+
+
+def winograd_kernels() -> ModuleType:
+    """The module `maskserve.modeling.winograd_kernels`, likewise."""
+    return _load("winograd_kernels")
 
 
 @cache

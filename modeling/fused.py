@@ -3,6 +3,7 @@
     conv ─▶ + bias ─▶ (+ shortcut) ─▶ ReLU    one call of oneDNN on a CPU, of cuDNN on one of NVIDIA's GPUs
 
     on a CPU    conv ─▶ ReLU6                                             oneDNN, weights in its layout (`packed.py`)
+                3×3 conv ─▶ (ReLU), many channels                         fewer multiplications (`winograd.py`)
                 FPN's 1×1 conv ─▶ + level above, twice as large           oneDNN
                 inverted residuals with large hidden maps                 some rows after the others (`strips.py`)
                 fully connected, in float32                               oneDNN instead of MKL
@@ -34,6 +35,7 @@ from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.mobilenetv2 import InvertedResidual
 from maskserve.modeling.packed import ASKED, PackedWeights
 from maskserve.modeling.strips import hidden_rows, strips
+from maskserve.modeling.winograd import Winograd, suits
 
 
 def fuse(model: nn.Module) -> None:
@@ -209,6 +211,7 @@ def _onednn_takes(like: Tensor) -> bool:
 def _fuse_on_cpu(conv: Conv2d) -> None:
     if conv.activation is None or _is_relu(conv) or isinstance(conv.activation, nn.ReLU6):
         conv.packed = PackedWeights(conv)
+        conv.winograd = Winograd(conv) if suits(conv) else None
         conv.__class__ = ActiveConv if conv.activation else PackedConv
 
 
@@ -289,8 +292,10 @@ def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
 
 def _packed_conv(conv: Conv2d, x: Tensor, active: str, *limits: float) -> Tensor:
     """On a CPU."""
+    if conv.winograd and conv.winograd.pays(x.shape):
+        return conv.winograd(x, relu=active == "relu")
     return torch.ops.mkldnn._convolution_pointwise(
-        *(x, conv.packed(x), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
+        *(x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *(active, limits, ""),
     )
 
@@ -307,7 +312,7 @@ def _add_conv(conv: Conv2d, x: Tensor, other: Tensor, active: str | None = None)
     """On a CPU, in the memory of `other`: a block's own input is read by nobody after it, for a stage gives its last
     block's output to the FPN, and what follows that has no shortcut or a convolution in it."""
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        *(other, x, conv.packed(x), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
+        *(other, x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *("add", 1.0, active, [], ""),
     )
 

@@ -8,7 +8,9 @@ sizes of one layer share a layout, so that each is kept once; in memory that is 
 
 from __future__ import annotations
 
-from detectron2.layers import Conv2d
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, ops
 
 ASKED = ("_reorder_convolution_weight", "_get_mkldnn_serialized_md")
@@ -20,14 +22,15 @@ SIZES_KEPT = 64
 class PackedWeights:
     """Of one convolution that no longer learns, on the CPU."""
 
-    def __init__(self, conv: Conv2d) -> None:
+    def __init__(self, conv: Any) -> None:
+        """`conv` has the weight, padding, stride, dilation and groups of a convolution."""
         self._conv = conv
         self._by_size: dict[tuple[int, ...], Tensor] = {}
         self._by_layout: dict[bytes, Tensor] = {}
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """For an input (B, C, H, W)."""
-        size = tuple(x.shape)
+    def __call__(self, size: Sequence[int]) -> Tensor:
+        """For an input of that size, (B, C, H, W)."""
+        size = tuple(size)
         found = self._by_size.get(size)
         return self._pack(size) if found is None else found
 

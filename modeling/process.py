@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,3 +32,16 @@ def on_all_threads(step: Callable[[S], T], items: Sequence[S]) -> list[T]:
         return [step(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(step, items))
+
+
+def run_at_once(kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
+    """A kernel that gives Python's lock free, called with each of `calls`, a thread for each, this one included."""
+    waiting = [_threads(len(calls) - 1).submit(kernel, *call) for call in calls[1:]]
+    kernel(*calls[0])
+    for one in waiting:
+        one.result()
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(1, count), thread_name_prefix="at_once")

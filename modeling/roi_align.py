@@ -9,10 +9,7 @@ Shape shorthand: R boxes, S side of the output in cells, C channels, H, W px of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 
 from maskserve.modeling import compiled
 from maskserve.modeling.device import as_numpy
+from maskserve.modeling.process import run_at_once
 from maskserve.modeling.trunk import Affine
 
 SMALLEST_SHARE = 32
@@ -96,16 +94,3 @@ def _align(
         (pixels, scale, zero_point, image_of[share], scaled[share], ratio, where[share], target) for share in shares
     ]
     run_at_once(compiled.kernels().pool, calls)
-
-
-def run_at_once(kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
-    """A kernel that gives Python's lock free, called with each of `calls`, a thread for each, this one included."""
-    waiting = [_threads(len(calls) - 1).submit(kernel, *call) for call in calls[1:]]
-    kernel(*calls[0])
-    for one in waiting:
-        one.result()
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(1, count), thread_name_prefix="roi_align")

@@ -19,7 +19,8 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 from maskserve.modeling import compiled
-from maskserve.modeling.roi_align import ChannelsLastPooler, boxes_and_images, run_at_once
+from maskserve.modeling.process import run_at_once
+from maskserve.modeling.roi_align import ChannelsLastPooler, boxes_and_images
 
 FEWEST_CHANNELS = 16
 """A thread's share: a cache line of float32, so that no two threads write to the same one."""

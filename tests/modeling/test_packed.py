@@ -16,7 +16,7 @@ SIZES = ((1, 4, 4), (1, 50, 76), (1, 76, 50), (2, 31, 17), (10, 14, 14))
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
 
-@pytest.mark.parametrize(("channels", "kernel", "groups"), [(64, 1, 1), (64, 3, 1), (64, 3, 64)])
+@pytest.mark.parametrize(("channels", "kernel", "groups"), [(64, 1, 1), (48, 3, 1), (64, 3, 64)])
 def test_a_convolution_answers_the_same_at_every_size(channels: int, kernel: int, groups: int):
     torch.manual_seed(0)
     conv = Conv2d(channels, channels, kernel, padding=kernel // 2, groups=groups, activation=nn.ReLU())
@@ -33,11 +33,11 @@ def test_a_convolution_answers_the_same_at_every_size(channels: int, kernel: int
 def test_sizes_share_the_weights_of_their_layout(monkeypatch: pytest.MonkeyPatch):
     conv = Conv2d(64, 64, 3, padding=1).requires_grad_(False)
     weights = PackedWeights(conv)
-    found = [weights(torch.empty(1, 64, 20, side)) for side in range(20, 30)]
+    found = [weights((1, 64, 20, side)) for side in range(20, 30)]
     layouts = {packed.ops.mkldnn._get_mkldnn_serialized_md(one).numpy().tobytes() for one in found}
     assert len({id(one) for one in found}) == len(layouts)
-    assert weights(torch.empty(1, 64, 20, 20)) is found[0]
+    assert weights((1, 64, 20, 20)) is found[0]
 
     monkeypatch.setattr(packed, "SIZES_KEPT", len(found))
-    weights(torch.empty(1, 64, 20, 99))
+    weights((1, 64, 20, 99))
     assert len(weights._by_size) == 1
