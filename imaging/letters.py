@@ -1,7 +1,7 @@
 """Text ─▶ pieces that recur: digits, and what is between them ─▶ each rendered once ─▶ a line to write on plates.
 
 Class names are the same in every picture, and any score or coverage is made of ten digits: so hardly a letter is drawn
-twice, and no picture is copied to Pillow and back.
+twice, and no picture is copied to Pillow and back. Lines are kept, too: a share of the picture has a thousand.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _PIECE = re.compile(r"\d|\D+")
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """Some letters."""
+class Line:
+    """Some letters beside each other; only to be read."""
 
     ink: NDArray[np.uint8]
     """uint8 (h, width + 2 overhang): 0 where they are not, else from `INK_FROM` up; h is the same for a whole font."""
@@ -33,26 +33,30 @@ class Piece:
     """px of `ink` before the start, and after the end."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of text."""
-
-    pieces: tuple[Piece, ...]
-    width: int
-    """px."""
-
-
+@lru_cache(maxsize=256)  # 2 kB for a name on a small photo, 40 kB at 12 megapixels
 def line(text: str, of: Font) -> Line:
     """The text in that font."""
-    pieces = tuple(_rendered(piece, of) for piece in _PIECE.findall(text))
-    return Line(pieces, sum(piece.width for piece in pieces))
-
-
-@lru_cache(maxsize=512)  # 2 kB for a name on a small photo, 40 kB at 12 megapixels
-def _rendered(text: str, of: Font) -> Piece:
+    pieces = [_rendered(piece, of) for piece in _PIECE.findall(text)]
     ascent, descent = of.getmetrics()
-    width, overhang = round(of.getlength(text)), ascent // 4
+    width, overhang = sum(piece.width for piece in pieces), _overhang(of)
+    ink = np.zeros((ascent + descent, width + 2 * overhang), np.uint8)
+    left = 0
+    for piece in pieces:
+        place = ink[:, left : left + piece.ink.shape[1]]
+        np.maximum(place, piece.ink, out=place)
+        left += piece.width
+    return Line(ink, width, overhang)
+
+
+@lru_cache(maxsize=512)
+def _rendered(text: str, of: Font) -> Line:
+    ascent, descent = of.getmetrics()
+    width, overhang = round(of.getlength(text)), _overhang(of)
     canvas = Image.new("L", (width + 2 * overhang, ascent + descent))
     ImageDraw.Draw(canvas).text((overhang, 0), text, font=of, fill=255)
     cover = np.asarray(canvas) >> np.uint8(1)
-    return Piece(np.where(cover, cover + np.uint8(INK_FROM), np.uint8(0)), width, overhang)
+    return Line(np.where(cover, cover + np.uint8(INK_FROM), np.uint8(0)), width, overhang)
+
+
+def _overhang(of: Font) -> int:
+    return int(of.getmetrics()[0] // 4)

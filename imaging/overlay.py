@@ -196,9 +196,9 @@ def _draw_legend(picture: Pixels, segmentation: Segmentation, scale: float) -> B
         write(panel, name, indent, middle)
         write(panel, share, width - margin - share.width, middle)
     lay(picture, panel, left, top, lettered(_INK, _PAPER, _SHADE))
+    square = plate(swatch, swatch, round(3 * scale))
     for (colour, _, _), middle in zip(rows, middles, strict=True):
         if colour:
-            square = plate(swatch, swatch, round(3 * scale))
             lay(picture, square, left + margin, top + middle - swatch // 2, lettered(colour, _PAPER))
     return left, top, left + width, top + height
 

@@ -92,10 +92,8 @@ def plate(height: int, width: int, radius: int) -> Field:
 
 def write(field: Field, line: Line, left: int, middle: int) -> None:
     """Writes the line on a plate, in place: from `left` on, at half its height `middle` px from the plate's top."""
-    for piece in line.pieces:
-        place, ink = _shared(field, piece.ink, left - piece.overhang, middle - len(piece.ink) // 2)
-        np.maximum(place, ink, out=place)
-        left += piece.width
+    place, ink = _shared(field, line.ink, left - line.overhang, middle - len(line.ink) // 2)
+    np.maximum(place, ink, out=place)
 
 
 @lru_cache(maxsize=64)

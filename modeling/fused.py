@@ -311,6 +311,8 @@ def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
 def _add_conv(conv: Conv2d, x: Tensor, other: Tensor, active: str | None = None) -> Tensor:
     """On a CPU, in the memory of `other`: a block's own input is read by nobody after it, for a stage gives its last
     block's output to the FPN, and what follows that has no shortcut or a convolution in it."""
+    if conv.winograd and conv.winograd.pays(x.shape) and active in (None, "relu"):
+        return conv.winograd(x, relu=active == "relu", onto=other)
     return torch.ops.mkldnn._convolution_pointwise_.binary(
         *(other, x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *("add", 1.0, active, [], ""),

@@ -102,34 +102,52 @@ class Winograd:
         """Whether it is faster for an input of that size, (B, C, H, W)."""
         return self._tiles(size) * self._of_tile >= self._way.least and torch.get_num_threads() <= MOST_THREADS
 
-    def __call__(self, x: Tensor, *, relu: bool) -> Tensor:
-        """(B, C, H, W) ─▶ what the convolution answers, or that and a ReLU: (B, C', H, W), channels last."""
+    def __call__(self, x: Tensor, *, relu: bool, onto: Tensor | None = None) -> Tensor:
+        """What the convolution answers, with a ReLU if asked for: (B, C', H, W), channels last.
+
+        Args:
+            x: (B, C, H, W).
+            onto: (B, C', H, W), to which that is added before the ReLU, in its memory.
+        """
         pixels = x.permute(0, 2, 3, 1).contiguous()
-        out = torch.empty(*pixels.shape[:3], self._conv.out_channels, dtype=x.dtype)
+        if onto is None:
+            out = torch.empty(*pixels.shape[:3], self._conv.out_channels, dtype=x.dtype)
+        else:
+            out = onto.permute(0, 2, 3, 1).contiguous()
+        finish = (self._bias, onto is not None, relu, as_numpy(out))
         count, threads = self._tiles(x.shape), torch.get_num_threads()
         step = self._strip(count, threads)
         strips = iter([(first, min(first + step, count)) for first in range(0, count, step)])
         weights = self._packed((1, self.groups * x.shape[1], step, 1))
         try:
-            run_at_once(self._some, [(pixels, strips, step, weights, relu, out)] * threads)
+            run_at_once(self._some, [(as_numpy(pixels), strips, step, weights, finish)] * threads)
         finally:
             torch.set_num_threads(threads)
         return out.permute(0, 3, 1, 2)
 
     def _some(
-        self, pixels: Tensor, strips: Iterator[tuple[int, int]], step: int, weights: Tensor, relu: bool, out: Tensor
+        self,
+        pixels: np.ndarray,
+        strips: Iterator[tuple[int, int]],
+        step: int,
+        weights: Tensor,
+        finish: tuple[np.ndarray, bool, bool, np.ndarray],
     ) -> None:
-        """One strip after the other while there are any; several threads at once, each of which works for itself."""
+        """One strip after the other while there are any; several threads at once, each of which works for itself.
+
+        Args:
+            finish: the last four arguments of `put_together`.
+        """
         torch.set_num_threads(1)
         kernels, like = compiled.winograd_kernels(), (0,) * self._side
-        transformed = torch.empty(1, step, 1, self.groups * pixels.shape[3], dtype=pixels.dtype)
+        transformed = torch.empty(1, step, 1, self.groups * self._conv.in_channels, dtype=self._conv.weight.dtype)
         for first, last in strips:
-            kernels.take_apart(as_numpy(pixels), first, last, like, as_numpy(transformed))
+            kernels.take_apart(pixels, first, last, like, as_numpy(transformed))
             products = ops.mkldnn._convolution_pointwise(
                 *(transformed.permute(0, 3, 1, 2), weights, None, self.padding, self.stride, self.dilation),
                 *(self.groups, "none", [], ""),
-            ).permute(0, 2, 3, 1)
-            kernels.put_together(as_numpy(products), self._bias, relu, first, last, like, as_numpy(out))
+            )
+            kernels.put_together(as_numpy(products.permute(0, 2, 3, 1)), first, last, like, *finish)
 
     def _tiles(self, size: torch.Size) -> int:
         of_output = self._side - 2

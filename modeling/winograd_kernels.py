@@ -248,8 +248,8 @@ def _take_apart(x: Any, first: int, last: int, like: Any, out: Any) -> None:
 take_apart = _compiled(_take_apart)
 
 
-def _put_together(products: Any, bias: Any, relu: bool, first: int, last: int, like: Any, out: Any) -> None:
-    """(tiles, n, n, C') ─▶ tiles `first` to `last` of `out`, (B, H, W, C')."""
+def _put_together(products: Any, first: int, last: int, like: Any, bias: Any, adds: bool, relu: bool, out: Any) -> None:
+    """(tiles, n, n, C') ─▶ tiles `first` to `last` of `out`, (B, H, W, C'), added to what is there if it `adds`."""
     _, height, width, channels = out.shape
     side = len(like)
     work = np.empty(side * side * LANES, np.float32)
@@ -266,7 +266,7 @@ def _put_together(products: Any, bias: Any, relu: bool, first: int, last: int, l
                 line = after(line_of(like, work, row * side * LANES, LANES))
                 place = ((image * height + top + row) * width + left) * channels + channel
                 for column in range(min(side - 2, width - left)):
-                    value = line[column] + shift
+                    value = line[column] + shift + load(out, place + column * channels, adds)
                     store(out, place + column * channels, positive(value) if relu else value)
 
 

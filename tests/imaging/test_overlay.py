@@ -109,9 +109,8 @@ def test_pictures_drawn_at_the_same_time_are_the_same() -> None:
     """Letters and colours are shared between threads."""
     segmentation = answer((300, 400), count=4)
     alone = draw_overlay(grey((300, 400)), segmentation)
-    line_cache, tables = letters._rendered, paint.lettered
-    line_cache.cache_clear()
-    tables.cache_clear()
+    for kept in (letters.line, letters._rendered, paint.lettered):
+        kept.cache_clear()
     with ThreadPoolExecutor(8) as threads:
         pictures = list(threads.map(lambda _: draw_overlay(grey((300, 400)), segmentation), range(32)))
     assert all((picture == alone).all() for picture in pictures)

@@ -65,6 +65,16 @@ def test_without_a_bias_and_from_a_map_that_lies_otherwise_in_memory():
     assert apart(Winograd(conv)(x, relu=False), exactly(conv, x)) < 5e-6
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_it_adds_to_what_is_there_in_its_memory(relu: bool):
+    conv = conv_of()
+    x, there = (random_map(2, 64, 21, 34, torch.float32) for _ in range(2))
+    wanted = exactly(conv, x) + there
+    found = Winograd(conv)(x, relu=relu, onto=there)
+    assert found.data_ptr() == there.data_ptr()
+    assert apart(found, wanted.relu() if relu else wanted) < 5e-6
+
+
 def test_what_is_no_number_stays_none():
     conv = conv_of()
     x = random_map(1, 64, 20, 20, torch.float32)
