@@ -1,8 +1,8 @@
 """A convolution's weights in the layouts that oneDNN calculates with: it need not bring them there for every photo.
 
-    size of the input ─▶ layout ─▶ the weights in it
+    size of the input, number of threads ─▶ layout ─▶ the weights in it
 
-oneDNN chooses a layout for each size of input, and takes weights in another one, but many times slower. Nearly all
+oneDNN chooses a layout for each of these, and takes weights in another one, but many times slower. Nearly all
 sizes of one layer share a layout, so that each is kept once; in memory that is the weights a second time.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor, get_num_threads, ops
 
 ASKED = ("_reorder_convolution_weight", "_get_mkldnn_serialized_md")
 """Operators of torch's namespace `mkldnn` that this needs."""
@@ -30,18 +30,18 @@ class PackedWeights:
 
     def __call__(self, size: Sequence[int]) -> Tensor:
         """For an input of that size, (B, C, H, W)."""
-        size = tuple(size)
-        found = self._by_size.get(size)
-        return self._pack(size) if found is None else found
+        place = (get_num_threads(), *size)
+        found = self._by_size.get(place)
+        return self._pack(place) if found is None else found
 
-    def _pack(self, size: tuple[int, ...]) -> Tensor:
+    def _pack(self, place: tuple[int, ...]) -> Tensor:
         if len(self._by_size) >= SIZES_KEPT:
             self._by_size.clear()
             self._by_layout.clear()
         conv = self._conv
         packed = ops.mkldnn._reorder_convolution_weight(
-            conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, size
+            conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, place[1:]
         )
         layout = ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
-        self._by_size[size] = self._by_layout.setdefault(layout, packed)
-        return self._by_size[size]
+        self._by_size[place] = self._by_layout.setdefault(layout, packed)
+        return self._by_size[place]

@@ -118,8 +118,9 @@ class Winograd:
         count, threads = self._tiles(x.shape), torch.get_num_threads()
         step = self._strip(count, threads)
         strips = iter([(first, min(first + step, count)) for first in range(0, count, step)])
-        weights = self._packed((1, self.groups * x.shape[1], step, 1))
         try:
+            torch.set_num_threads(1)  # for each thread's products; oneDNN packs weights otherwise for more
+            weights = self._packed((1, self.groups * x.shape[1], step, 1))
             run_at_once(self._some, [(as_numpy(pixels), strips, step, weights, finish)] * threads)
         finally:
             torch.set_num_threads(threads)

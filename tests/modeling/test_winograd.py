@@ -97,6 +97,13 @@ def test_any_number_of_threads_answers_the_same_and_is_left_as_it_was(threads: i
     assert apart(found, exactly(conv, x)) < 5e-6
 
 
+def test_weights_are_packed_for_one_thread():
+    """Each thread calculates alone; on AVX2 weights that are packed for two take it fifteen times as long."""
+    fast = Winograd(conv_of())
+    fast(random_map(1, 64, 61, 47, torch.float32), relu=False)
+    assert {threads for threads, *_ in fast._packed._by_size} == {1}
+
+
 def test_the_number_of_threads_is_left_as_it_was_after_an_error(monkeypatch: pytest.MonkeyPatch):
     fast, before = Winograd(conv_of()), torch.get_num_threads()
     monkeypatch.setattr(compiled, "winograd_kernels", lambda: None)
