@@ -142,10 +142,11 @@ class Winograd:
         torch.set_num_threads(1)
         kernels, like = compiled.winograd_kernels(), (0,) * self._side
         transformed = torch.empty(1, step, 1, self.groups * self._conv.in_channels, dtype=self._conv.weight.dtype)
+        numbers, channels_first = as_numpy(transformed), transformed.permute(0, 3, 1, 2)
         for first, last in strips:
-            kernels.take_apart(pixels, first, last, like, as_numpy(transformed))
+            kernels.take_apart(pixels, first, last, like, numbers)
             products = ops.mkldnn._convolution_pointwise(
-                *(transformed.permute(0, 3, 1, 2), weights, None, self.padding, self.stride, self.dilation),
+                *(channels_first, weights, None, self.padding, self.stride, self.dilation),
                 *(self.groups, "none", [], ""),
             )
             kernels.put_together(as_numpy(products.permute(0, 2, 3, 1)), first, last, like, *finish)

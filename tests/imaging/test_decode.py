@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from maskserve.imaging import decode
 from maskserve.imaging.decode import BIG_PX, MARGIN, decode_near, decode_rgb
 from maskserve.imaging.header import inspect_image
 from maskserve.protos.errors import RequestError
@@ -257,6 +259,35 @@ def test_a_big_jpeg_that_is_cut_off_is_unreadable_at_any_scale(keep: float) -> N
 
 
 @pytest.mark.kit
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}], ids=str)
+@pytest.mark.parametrize(("shrink", "divisor"), [(1, 1), (4, 2), (8, 4), (16, 8)])
+def test_jpegs_are_read_without_pillow_as_pillow_reads_them(
+    mode: str, options: dict[str, object], shrink: float, divisor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers, whole and smaller, of sides that the divisor does not divide."""
+    noisy = np.random.default_rng(0).integers(0, 60, (1501, 2003, 3), dtype=np.uint8) + gradient(1501, 2003) // 2
+    photo = encoded(Image.fromarray(noisy).convert(mode), "JPEG", **options)
+    with Image.open(BytesIO(photo)) as image:
+        image.draft(None, (2003 // divisor, 1501 // divisor))
+        expected = np.asarray(image.convert("RGB"))
+    monkeypatch.setattr(decode, "_by_pillow", None)
+    pixels, size = decode_near(photo, lambda size: (round(size[0] / shrink), round(size[1] / shrink)))
+    assert size == (1501, 2003)
+    assert pixels.flags.writeable
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_an_odd_jpeg_that_pillow_can_read_is_read_by_it() -> None:
+    """Bytes between two markers: libjpeg skips them with a warning."""
+    photo = encoded(Image.fromarray(gradient()), "JPEG")
+    quantization = photo.index(b"\xff\xdb")
+    odd = photo[:quantization] + b"\x00\x01\x02" + photo[quantization:]
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(odd)
+    np.testing.assert_array_equal(decode_rgb(odd), decode_rgb(photo))
+
+
 def test_real_photos_of_12_megapixels_are_seen_as_if_decoded_whole(kit: Path) -> None:
     """Within 0.3 grey levels on average of Pillow's decode and bilinear resize, at every size that networks use."""
     network_size = pytest.importorskip("maskserve.modeling.pixels").network_size
