@@ -4,7 +4,8 @@
     part's in the precision that it calculates in
 
 FLOPs are those of `maskserve.modeling.complexity`: a multiply-add is two; norms, ROIAlign, suppression, resizing and
-memory traffic count as nothing, so that no implementation reaches the floor.
+memory traffic count as nothing. Convolutions are counted as they are defined: who needs fewer multiplications for them
+(`maskserve.modeling.winograd`) may be below the floor.
 """
 
 from __future__ import annotations
