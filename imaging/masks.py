@@ -75,30 +75,39 @@ def decode_inside(mask: MaskRle) -> tuple[NDArray[np.uint8], tuple[int, int, int
 
 
 def decode_each_inside(masks: Sequence[MaskRle]) -> Iterator[tuple[NDArray[np.uint8], tuple[int, int, int, int]]]:
-    """`decode_inside` of each; their counts are read all at once, their pixels made when they are asked for."""
+    """`decode_inside` of each of an image's masks; their runs are read all at once, pixels made when asked for."""
     if not masks:
         return
-    all_runs = _runs([mask.counts for mask in masks])
-    for mask, bounds, runs in zip(masks, _bounds(masks), all_runs, strict=True):
-        yield _inside(mask.size, bounds, runs), bounds
+    bounds = _bounds(masks)
+    for (x_min, y_min, x_max, y_max), runs in zip(bounds, _runs_inside(masks, bounds), strict=True):
+        pixels = np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs)
+        inside = cv2.transpose(pixels.reshape(x_max - x_min, y_max - y_min)) if len(pixels) else np.zeros((0, 0))
+        yield np.asarray(inside, np.uint8), (x_min, y_min, x_max, y_max)
 
 
-def _inside(size: tuple[int, int], bounds: tuple[int, int, int, int], runs: NDArray[np.int64]) -> NDArray[np.uint8]:
-    height, width = size
-    x_min, y_min, x_max, y_max = bounds
-    ends = np.cumsum(runs)
-    if ends[-1] != height * width or runs.min() < 0:
+def _runs_inside(masks: Sequence[MaskRle], bounds: Sequence[tuple[int, int, int, int]]) -> Iterator[NDArray[np.int64]]:
+    """The runs of each mask where its columns are only those, and only the rows, within its bounds."""
+    height, width = masks[0].size
+    if any(mask.size != (height, width) for mask in masks):
+        raise ValueError("masks of different images cannot be read together")
+    of_masks = _runs([mask.counts for mask in masks])
+    lengths = [len(runs) for runs in of_masks]
+    first = np.cumsum([0, *lengths[:-1]])
+    runs = np.concatenate(of_masks)
+    ends = np.cumsum(runs)  # as if the images lay side by side
+    images = np.arange(len(masks))
+    if (ends[first + lengths - 1] != (images + 1) * height * width).any() or runs.min() < 0:
         raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
-    if x_min == x_max:
-        return np.zeros((0, 0), np.uint8)
-    # the same runs where each column is only its rows within the bounds
-    rows, columns = y_max - y_min, x_max - x_min
-    column, row = np.divmod(ends, height)
-    ends = (column - x_min) * rows + np.minimum(np.maximum(row, y_min), y_max) - y_min
-    np.minimum(np.maximum(ends, 0), rows * columns, out=ends)
-    ends[1:] -= ends[:-1].copy()
-    pixels = np.repeat(np.arange(len(ends), dtype=np.uint8) & 1, ends)
-    return np.asarray(cv2.transpose(pixels.reshape(columns, rows)), np.uint8)
+    x_min, y_min, x_max, y_max = np.array(bounds).T
+    mask = np.repeat(images, lengths)
+    column = ends // height
+    row = np.minimum(np.maximum(ends - column * height, y_min[mask]), y_max[mask])
+    column -= (images * width + x_min)[mask]
+    rows, last = y_max - y_min, (y_max - y_min) * (x_max - x_min)
+    ends = np.minimum(np.maximum(column * rows[mask] + row - y_min[mask], 0), last[mask])
+    inside = np.diff(ends, prepend=0)
+    inside[first] = ends[first]
+    return (inside[start : start + length] for start, length in zip(first.tolist(), lengths, strict=True))
 
 
 def rle_bounds(mask: MaskRle) -> tuple[int, int, int, int]:

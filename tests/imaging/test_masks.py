@@ -102,20 +102,28 @@ def test_rle_round_trip(mask: NDArray[np.bool_]) -> None:
     np.testing.assert_array_equal(inside, mask[y_min:y_max, x_min:x_max] if mask.any() else np.zeros((0, 0)))
 
 
-def test_masks_of_different_sizes_are_decoded_together_as_alone() -> None:
-    """Each is what `decode_inside` makes of it; of none, there is none."""
+@pytest.mark.parametrize("size", [(7, 5), (40, 31), (3, 90), (1, 1)])
+def test_an_images_masks_are_decoded_together_as_alone(size: tuple[int, int]) -> None:
+    """Each is what `decode_inside` makes of it."""
     rng = np.random.default_rng(0)
-    sizes = [(7, 5), (40, 31), (3, 90), (1, 1)]
-    masks = [encode_rle(rng.random(size) < share) for size in sizes for share in (0.0, 0.03, 0.5, 1.0)]
+    masks = [encode_rle(rng.random(size) < share) for share in (0.5, 0.0, 0.03, 1.0, 0.5, 0.0)]
     for (pixels, bounds), mask in zip(decode_each_inside(masks), masks, strict=True):
         alone, own_bounds = decode_inside(mask)
         assert bounds == own_bounds == rle_bounds(mask)
         np.testing.assert_array_equal(pixels, alone)
         x_min, y_min, x_max, y_max = bounds
         np.testing.assert_array_equal(pixels, decode_rle(mask)[y_min:y_max, x_min:x_max])
+
+
+def test_masks_that_are_none_or_broken_or_of_two_images() -> None:
+    """Of none there is none; one that is too long by what the next lacks is found."""
     assert list(decode_each_inside([])) == []
-    with pytest.raises(ValueError, match="cut off"):
-        list(decode_each_inside([masks[0], MaskRle((2, 2), "0P"), masks[1]]))
+    whole = MaskRle((2, 2), "04")
+    for counts, match in (("0P", "cut off"), ("05", "do not fill")):
+        with pytest.raises(ValueError, match=match):
+            list(decode_each_inside([whole, MaskRle((2, 2), counts), MaskRle((2, 2), "03"), whole]))
+    with pytest.raises(ValueError, match="different images"):
+        list(decode_each_inside([whole, MaskRle((2, 3), "06")]))
 
 
 @pytest.mark.parametrize("counts", ["", "0", "PPY", "04é", "05", "11111"])
