@@ -11,7 +11,7 @@ Each thread takes some tiles all the way, so that what lies between the arrows s
 
 A layer's rounding error triples: in float32 6e-7 of what it answers become 2e-6, in bfloat16 1.7e-3 become 5e-3.
 
-Shape shorthand: B images, C, C' channels, H, W px, n side of a tile with what its pixels see around it, S tiles.
+Shape shorthand: B images, C, C' channels, H, W px, n side of a tile with what its pixels see around it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _SMALLEST_STRIP = 16
 _STRIP_COSTS = 12_000_000
 """What a strip takes beside the work on its tiles, in multiplications."""
 _CHANNELS_AT_ONCE = 16
+"""`LANES` of the kernels, which are loaded when they are needed."""
 
 
 class Way(NamedTuple):
