@@ -55,15 +55,18 @@ def repair(outline: Polygon, size: tuple[int, int]) -> Repaired:
     shape = ShapelyPolygon(points)
     if not shape.is_valid:
         codes.append("self-intersecting")
-    if lies_outside(shape.bounds, size) or reach_beyond_px(shape.bounds, size) > OUTSIDE_TOLERANCE_PX:
+        # "structure" keeps what is gone around twice, the other method takes it away
+        shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    if any(_stands_out(part.bounds, size) for part in shapely.get_parts(shape)):
         codes.append("outside-image")
+        shape = shape.intersection(shapely.box(0, 0, size[1], size[0]))
     if not set(codes) - {"repeated-points"}:
         return Repaired((points,), tuple(codes))
-    # "structure" keeps what is gone around twice, the other method takes it away
-    valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
-    if "outside-image" in codes:
-        valid = valid.intersection(shapely.box(0, 0, size[1], size[0]))
-    return Repaired(tuple(_parts(shapely.set_precision(valid, GRID_PX))), tuple(codes))
+    return Repaired(tuple(_parts(shapely.set_precision(shape, GRID_PX))), tuple(codes))
+
+
+def _stands_out(bounds: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+    return lies_outside(bounds, size) or reach_beyond_px(bounds, size) > OUTSIDE_TOLERANCE_PX
 
 
 def _without_repeats(outline: Polygon) -> Polygon:

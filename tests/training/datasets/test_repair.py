@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shapely.geometry import Polygon as ShapelyPolygon
 
@@ -68,6 +68,7 @@ def test_an_outline_without_anything_to_keep_has_no_parts(outline: Polygon, code
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(coordinates, coordinates), max_size=12))
+@example([(0.0, -1.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.0)])  # what is left without its spike lies outside
 def test_whatever_is_left_has_nothing_left_to_find(outline: Polygon) -> None:
     for part in repair(outline, SIZE).parts:
         assert list(polygon_findings(part, SIZE, Where("a"), "cat")) == []
