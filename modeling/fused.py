@@ -292,12 +292,16 @@ def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
 
 def _packed_conv(conv: Conv2d, x: Tensor, active: str, *limits: float) -> Tensor:
     """On a CPU."""
-    if conv.winograd and conv.winograd.pays(x.shape):
+    if _takes_winograd(conv, x, active):
         return conv.winograd(x, relu=active == "relu")
     return torch.ops.mkldnn._convolution_pointwise(
         *(x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *(active, limits, ""),
     )
+
+
+def _takes_winograd(conv: Conv2d, x: Tensor, active: str | None) -> bool:
+    return bool(conv.winograd and active in (None, "none", "relu") and conv.winograd.pays(x.shape))
 
 
 def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
@@ -311,7 +315,7 @@ def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
 def _add_conv(conv: Conv2d, x: Tensor, other: Tensor, active: str | None = None) -> Tensor:
     """On a CPU, in the memory of `other`: a block's own input is read by nobody after it, for a stage gives its last
     block's output to the FPN, and what follows that has no shortcut or a convolution in it."""
-    if conv.winograd and conv.winograd.pays(x.shape) and active in (None, "relu"):
+    if _takes_winograd(conv, x, active):
         return conv.winograd(x, relu=active == "relu", onto=other)
     return torch.ops.mkldnn._convolution_pointwise_.binary(
         *(other, x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),

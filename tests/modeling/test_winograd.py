@@ -152,6 +152,15 @@ def test_a_prepared_model_does_it_where_it_pays(
     assert done == [large.shape]
 
 
+def test_another_activation_is_not_left_out():
+    conv = conv_of(activation=nn.ReLU6())
+    fuse(nn.Sequential(conv))
+    x = 9 * random_map(1, 64, 40, 40, torch.float32)
+    wanted = exactly(conv, x).clamp(0, 6)
+    assert wanted.max() == 6
+    assert apart(conv(x), wanted) < 5e-6
+
+
 def test_many_threads_do_without(monkeypatch: pytest.MonkeyPatch):
     fast, size = Winograd(conv_of()), torch.Size((1, 64, 200, 304))
     assert fast.pays(size)
