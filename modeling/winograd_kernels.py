@@ -211,6 +211,15 @@ def _line(like: Any, array: Any, place: int, step: int) -> Any:
 line_of = _compiled(_line)
 
 
+def _put_line(line: Any, array: Any, place: int, step: int) -> None:
+    """The reverse."""
+    for index in range(len(line)):
+        store(array, place + index * step, line[index])
+
+
+put_line = _compiled(_put_line)
+
+
 def _tile(tile: int, side: int, height: int, width: int) -> Any:
     """(image, top, left) of the tile's first pixel in the output."""
     down, across = -(-height // side), -(-width // side)
@@ -235,14 +244,10 @@ def _take_apart(x: Any, first: int, last: int, like: Any, out: Any) -> None:
                 for row in range(side):
                     place = ((image * height + top + row - 1) * width + left + column - 1) * channels + channel
                     line = with_one(line, row, load(x, place, in_width & (top + row > 0) & (top + row <= height)))
-                line = before(line)
-                for row in range(side):
-                    store(work, (row * side + column) * LANES, line[row])
+                put_line(before(line), work, column * LANES, side * LANES)
             for row in range(side):
-                line = before(line_of(like, work, row * side * LANES, LANES))
                 place = ((tile - first) * side + row) * side * channels + channel
-                for column in range(side):
-                    store(out, place + column * channels, line[column])
+                put_line(before(line_of(like, work, row * side * LANES, LANES)), out, place, channels)
 
 
 take_apart = _compiled(_take_apart)
@@ -259,9 +264,7 @@ def _put_together(products: Any, first: int, last: int, like: Any, bias: Any, ad
             shift = load(bias, channel, True)
             for column in range(side):
                 place = ((tile - first) * side * side + column) * channels + channel
-                line = after(line_of(like, products, place, side * channels))
-                for row in range(side - 2):
-                    store(work, (row * side + column) * LANES, line[row])
+                put_line(after(line_of(like, products, place, side * channels)), work, column * LANES, side * LANES)
             for row in range(min(side - 2, height - top)):
                 line = after(line_of(like, work, row * side * LANES, LANES))
                 place = ((image * height + top + row) * width + left) * channels + channel
