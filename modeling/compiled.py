@@ -15,9 +15,13 @@ import sys
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 
 from maskserve.modeling.machine import cache_folder
+
+SHARED = "lanes.py"
+"""What kernels import: their compiled code has it inside, so that another one makes it another code."""
 
 
 @cache
@@ -28,17 +32,26 @@ def is_there() -> bool:
 
 def kernels() -> ModuleType:
     """The module `maskserve.modeling.kernels`; each kernel is compiled, or read, when it is first called."""
-    return _load("kernels")
+    return _once("kernels")
 
 
 def mask_kernels() -> ModuleType:
     """The module `maskserve.modeling.mask_kernels`, likewise."""
-    return _load("mask_kernels")
+    return _once("mask_kernels")
 
 
 def winograd_kernels() -> ModuleType:
     """The module `maskserve.modeling.winograd_kernels`, likewise."""
-    return _load("winograd_kernels")
+    return _once("winograd_kernels")
+
+
+_loading = Lock()
+
+
+def _once(name: str) -> ModuleType:
+    """For all threads the same: numba stores types of a second copy so that the next process does not know them."""
+    with _loading:
+        return _load(name)
 
 
 @cache
@@ -56,8 +69,9 @@ def _load(name: str) -> ModuleType:
 def _lasting_copy(module: Path) -> Path:
     """A file with the same source, or that one where the cache folder cannot be written."""
     source = module.read_bytes()
+    digest = sha256(source + module.with_name(SHARED).read_bytes()).hexdigest()
     try:
-        target = cache_folder() / f"kernels-{sha256(source).hexdigest()[:16]}" / module.name
+        target = cache_folder() / f"kernels-{digest[:16]}" / module.name
         if not target.is_file() or target.read_bytes() != source:  # a full disk or a lost write cut it off
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.{os.getpid()}")

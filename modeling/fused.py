@@ -35,7 +35,7 @@ from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.mobilenetv2 import InvertedResidual
 from maskserve.modeling.packed import ASKED, PackedWeights
 from maskserve.modeling.strips import hidden_rows, strips
-from maskserve.modeling.winograd import Winograd, suits
+from maskserve.modeling.winograd import Winograd, each, suits
 
 
 def fuse(model: nn.Module) -> None:
@@ -166,16 +166,14 @@ class FusedFPN(Fused, FPN):
     def fused(self, x: Tensor) -> dict[str, Tensor]:
         """See Detectron2's."""
         levels: list[Tensor] = []
-        below, level = self.bottom_up(x), None
-        for name, lateral, output in zip(
-            reversed(self.in_features), self.lateral_convs, self.output_convs, strict=True
-        ):
-            level = lateral(below[name]) if level is None else _add_level(lateral, below[name], level)
-            levels.insert(0, output(level))
+        below = self.bottom_up(x)
+        for name, lateral in zip(reversed(self.in_features), self.lateral_convs, strict=True):
+            levels.append(_add_level(lateral, below[name], levels[-1]) if levels else lateral(below[name]))
+        outputs = each(self.output_convs, levels)[::-1]
         if self.top_block is not None:
-            named = {**dict(zip(self._out_features, levels, strict=False)), **below}
-            levels += self.top_block(named[self.top_block.in_feature])
-        return dict(zip(self._out_features, levels, strict=True))
+            named = {**dict(zip(self._out_features, outputs, strict=False)), **below}
+            outputs += self.top_block(named[self.top_block.in_feature])
+        return dict(zip(self._out_features, outputs, strict=True))
 
 
 class FusedRpnHead(StandardRPNHead):
@@ -189,7 +187,8 @@ class FusedRpnHead(StandardRPNHead):
         weight = torch.cat([head.weight for head in heads])
         bias = torch.cat([head.bias for head in heads])
         counts = [head.out_channels for head in heads]
-        both = [F.conv2d(self.conv(feature), weight, bias).split(counts, 1) for feature in features]
+        hidden = each([self.conv] * len(features), features)
+        both = [F.conv2d(one, weight, bias).split(counts, 1) for one in hidden]
         return [logits for _, logits in both], [deltas for deltas, _ in both]
 
 
@@ -292,16 +291,12 @@ def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
 
 def _packed_conv(conv: Conv2d, x: Tensor, active: str, *limits: float) -> Tensor:
     """On a CPU."""
-    if _takes_winograd(conv, x, active):
+    if conv.winograd and conv.winograd.pays(x.shape):
         return conv.winograd(x, relu=active == "relu")
     return torch.ops.mkldnn._convolution_pointwise(
         *(x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *(active, limits, ""),
     )
-
-
-def _takes_winograd(conv: Conv2d, x: Tensor, active: str | None) -> bool:
-    return bool(conv.winograd and active in (None, "none", "relu") and conv.winograd.pays(x.shape))
 
 
 def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
@@ -315,7 +310,7 @@ def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
 def _add_conv(conv: Conv2d, x: Tensor, other: Tensor, active: str | None = None) -> Tensor:
     """On a CPU, in the memory of `other`: a block's own input is read by nobody after it, for a stage gives its last
     block's output to the FPN, and what follows that has no shortcut or a convolution in it."""
-    if _takes_winograd(conv, x, active):
+    if conv.winograd and conv.winograd.pays(x.shape):
         return conv.winograd(x, relu=active == "relu", onto=other)
     return torch.ops.mkldnn._convolution_pointwise_.binary(
         *(other, x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),

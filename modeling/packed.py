@@ -8,7 +8,7 @@ sizes of one layer share a layout, so that each is kept once; in memory that is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, get_num_threads, ops
@@ -19,12 +19,22 @@ SIZES_KEPT = 64
 """Of inputs, whose layout is known: a photo's own and, in the mask head, each number of instances."""
 
 
-class PackedWeights:
-    """Of one convolution that no longer learns, on the CPU."""
+def reordered(conv: Any, size: Sequence[int]) -> Tensor:
+    """The weight of `conv`, which has the padding, stride, dilation and groups of one, for an input of that size."""
+    return ops.mkldnn._reorder_convolution_weight(
+        conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, tuple(size)
+    )
 
-    def __init__(self, conv: Any) -> None:
-        """`conv` has the weight, padding, stride, dilation and groups of a convolution."""
-        self._conv = conv
+
+class PackedWeights:
+    """Of one convolution that no longer learns, on the CPU.
+
+    Args:
+        pack: of the convolution and (B, C, H, W) of an input: the weights for it, as oneDNN wants them.
+    """
+
+    def __init__(self, conv: Any, pack: Callable[[Any, Sequence[int]], Tensor] = reordered) -> None:
+        self._conv, self._pack_for = conv, pack
         self._by_size: dict[tuple[int, ...], Tensor] = {}
         self._by_layout: dict[bytes, Tensor] = {}
 
@@ -38,10 +48,7 @@ class PackedWeights:
         if len(self._by_size) >= SIZES_KEPT:
             self._by_size.clear()
             self._by_layout.clear()
-        conv = self._conv
-        packed = ops.mkldnn._reorder_convolution_weight(
-            conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, place[1:]
-        )
+        packed = self._pack_for(self._conv, place[1:])
         layout = ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
         self._by_size[place] = self._by_layout.setdefault(layout, packed)
         return self._by_size[place]

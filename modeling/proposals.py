@@ -48,7 +48,7 @@ def flat_levels(
         partial(_on_grid, cell, stride, generator.offset, one.shape[3]) for cell, stride, one in levels
     ]
     by_anchor = [one.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in deltas]
-    return anchors, [one.permute(0, 2, 3, 1).float().flatten(1) for one in logits], by_anchor
+    return anchors, [one.permute(0, 2, 3, 1).flatten(1).float() for one in logits], by_anchor
 
 
 def _on_grid(cell: Tensor, stride: int, offset: float, width: int, places: Tensor) -> Tensor:

@@ -3,26 +3,27 @@ Convolutional Neural Networks", 2016).
 
     some tiles of x ─▶ transformed ─▶ a matrix product for each of their n² places ─▶ transformed back, + bias, ReLU
 
-    float32     tiles of 4 × 4 px of the output: 2.25 multiplications instead of 9 for a pixel and two channels
-    bfloat16    2 × 2 px: 4; the transforms of larger tiles would lose more than its eight bits have
+Tiles are 4 × 4 px of the output, for which a pixel and two channels take 2.25 multiplications instead of 9. Transforms
+are numba's (`winograd_kernels.py`), the products oneDNN's, as a convolution with a group for each place. Each thread
+takes some tiles all the way, so that what lies between the arrows stays in its core's cache.
 
-Transforms are numba's (`winograd_kernels.py`), the products oneDNN's, as a convolution with a group for each place.
-Each thread takes some tiles all the way, so that what lies between the arrows stays in its core's cache.
-
-A layer's rounding error triples: in float32 6e-7 of what it answers become 2e-6, in bfloat16 1.7e-3 become 5e-3.
+What a layer's rounding loses of a trained FPN and RPN, and as they are defined: in float32 3 to 5e-7 of what it answers
+(6e-7), in bfloat16 0.5 to 0.7 % (0.2), in int8 (`winograd_int8.py`) 1.4 to 2.1 % (0.9 to 1.3).
 
 Shape shorthand: B images, C, C' channels, H, W px, n side of a tile with what its pixels see around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from detectron2.layers import Conv2d
-from torch import Tensor, ops
+from torch import Tensor, nn, ops
+from torch.nn import functional as F
 
 from maskserve.modeling import compiled
 from maskserve.modeling.device import as_numpy
@@ -32,48 +33,110 @@ from maskserve.modeling.process import run_at_once
 LEAST_CHANNELS = 64
 MOST_THREADS = 8
 """Python hands out the tiles, some 60 µs for 0.4 ms or more of a thread's work: so not to many threads."""
-STRIP_BYTES = 1_700_000
-"""Of transformed tiles that a thread works on at a time, but no fewer than `LEAST_IN_STRIP`: it reads all weights."""
+STRIP_BYTES = 3_400_000
+"""Of numbers before and after their products that a thread has at a time, but of no fewer than `LEAST_IN_STRIP` tiles:
+for each strip it reads all weights."""
 LEAST_IN_STRIP = 128
-_SMALLEST_STRIP = 16
-_STRIP_COSTS = 12_000_000
-"""What a strip takes beside the work on its tiles, in multiplications."""
+_STRIP_STEP = 16
 _CHANNELS_AT_ONCE = 16
 """`LANES` of the kernels, which are loaded when they are needed."""
 
 
 class Way(NamedTuple):
-    """How it is done in one dtype."""
+    """What is multiplied."""
 
-    filters: tuple[tuple[float, float, float], ...]
-    """G, (n, 3), which belongs to the transforms `before` and `after` of the kernels."""
+    number_bytes: int
+    """What a number takes before its product and after it."""
     least: int
     """Multiplications of a map, from which it was seen to be faster than the definition."""
 
 
 WAYS = {
-    torch.float32: Way(
-        (
-            (1 / 4, 0, 0),
-            (-1 / 6, -1 / 6, -1 / 6),
-            (-1 / 6, 1 / 6, -1 / 6),
-            (1 / 24, 1 / 12, 1 / 6),
-            (1 / 24, -1 / 12, 1 / 6),
-            (0, 0, 1),
-        ),
-        12_000_000,
-    ),
-    torch.bfloat16: Way(((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)), 200_000_000),
+    torch.float32: Way(8, 12_000_000),
+    torch.bfloat16: Way(4, 50_000_000),
+    torch.uint8: Way(3, 30_000_000),
 }
 
 
 def suits(conv: Conv2d) -> bool:
     """Whether a convolution on this CPU can be done so, and was seen to be faster."""
     plain = conv.kernel_size == (3, 3) and conv.groups == 1 and conv.padding_mode == "zeros"
+    relu = conv.activation in (None, F.relu) or isinstance(conv.activation, nn.ReLU)
     keeps_size = conv.stride == conv.padding == conv.dilation == (1, 1)
     channels = (conv.in_channels, conv.out_channels)
     wide = all(count >= LEAST_CHANNELS and count % _CHANNELS_AT_ONCE == 0 for count in channels)
-    return plain and keeps_size and wide and _has_vectors(conv.weight.dtype) and compiled.is_there()
+    return plain and relu and keeps_size and wide and _has_vectors(conv.weight.dtype) and compiled.is_there()
+
+
+def few_threads() -> bool:
+    """Whether there are as few as it was seen to be faster with."""
+    return torch.get_num_threads() <= MOST_THREADS
+
+
+class Call(NamedTuple):
+    """What is asked of a convolution."""
+
+    of: Winograd
+    x: Tensor
+    """(B, C, H, W)."""
+    relu: bool
+    onto: Tensor | None = None
+    """(B, C', H, W), to which the answer is added before the ReLU, in its memory."""
+
+
+def convolve(calls: Sequence[Call]) -> list[Tensor]:
+    """What each convolution answers, (B, C', H, W), channels last. No thread waits for the others between two."""
+    if not calls:
+        return []
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # for each thread's products; oneDNN packs weights otherwise for more
+        works = [call.of.work(call, threads) for call in calls]
+        strips = iter([(work, first) for work in works for first in range(0, work.tiles, work.step)])
+        run_at_once(_some, [(strips,)] * threads)
+    finally:
+        torch.set_num_threads(threads)
+    return [work.out.permute(0, 3, 1, 2) for work in works]
+
+
+def each(convs: Sequence[Any], maps: Sequence[Tensor]) -> list[Tensor]:
+    """Each map through its convolution: all at once for which that has a `winograd` that pays."""
+    calls = {
+        place: Call(conv.winograd, x, relu=conv.activation is not None)
+        for place, (conv, x) in enumerate(zip(convs, maps, strict=True))
+        if getattr(conv, "winograd", None) and conv.winograd.pays(x.shape)
+    }
+    found = dict(zip(calls, convolve([*calls.values()]), strict=True))
+    return [
+        found[place] if place in found else conv(x) for place, (conv, x) in enumerate(zip(convs, maps, strict=True))
+    ]
+
+
+class Work(NamedTuple):
+    """A call made ready for the threads."""
+
+    of: Winograd
+    pixels: np.ndarray
+    tiles: int
+    step: int
+    """Tiles in a strip."""
+    weights: Tensor
+    out: Tensor
+    """(B, H, W, C')"""
+    adds: bool
+    relu: bool
+
+
+def _some(strips: Iterator[tuple[Work, int]]) -> None:
+    """One strip after the other while there are any; several threads at once, each of which works for itself."""
+    torch.set_num_threads(1)
+    work: Work | None = None
+    room: tuple[Tensor, ...] = ()
+    for one, first in strips:
+        if one is not work:
+            room = ()  # its memory, which the cache has, becomes the next one's
+            work, room = one, one.of.room(one.step)
+        one.of.strip(one, first, room)
 
 
 class Winograd:
@@ -81,11 +144,10 @@ class Winograd:
 
     padding, stride, dilation = (0, 0), (1, 1), (1, 1)
 
-    def __init__(self, conv: Conv2d) -> None:
+    def __init__(self, conv: Conv2d, way: Way | None = None) -> None:
         self._conv = conv
-        self._way = WAYS[conv.weight.dtype]
-        self._side = len(self._way.filters)
-        self.groups = self._side**2
+        self._way = way or WAYS[conv.weight.dtype]
+        self.groups = compiled.winograd_kernels().PLACES
         self._of_tile = self.groups * conv.in_channels * conv.out_channels
         self._packed = PackedWeights(self)
         shift = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.float()
@@ -94,75 +156,86 @@ class Winograd:
     @property
     def weight(self) -> Tensor:
         """(n² · C', C, 1, 1) of the products. Calculated when it is asked for: what is packed of it is kept."""
-        filters = torch.tensor(self._way.filters, dtype=torch.float64)
-        places = self._conv.weight.permute(2, 3, 0, 1).double().reshape(9, -1)
-        transformed = torch.kron(filters, filters) @ places  # G w Gᵀ
-        return transformed.reshape(-1, self._conv.in_channels, 1, 1).to(self._conv.weight.dtype)
+        return self._filters()[:, :, None, None].to(self._conv.weight.dtype)
 
     def pays(self, size: torch.Size) -> bool:
         """Whether it is faster for an input of that size, (B, C, H, W)."""
-        return self._tiles(size) * self._of_tile >= self._way.least and torch.get_num_threads() <= MOST_THREADS
+        return self._tiles(size) * self._of_tile >= self._way.least and few_threads()
 
     def __call__(self, x: Tensor, *, relu: bool, onto: Tensor | None = None) -> Tensor:
-        """What the convolution answers, with a ReLU if asked for: (B, C', H, W), channels last.
+        """`convolve` of one call."""
+        return convolve([Call(self, x, relu, onto)])[0]
 
-        Args:
-            x: (B, C, H, W).
-            onto: (B, C', H, W), to which that is added before the ReLU, in its memory.
-        """
-        pixels = x.permute(0, 2, 3, 1).contiguous()
+    def work(self, call: Call, threads: int) -> Work:
+        """For so many threads; torch itself has one while this is asked."""
+        pixels, onto = call.x.permute(0, 2, 3, 1).contiguous(), call.onto
         if onto is None:
-            out = torch.empty(*pixels.shape[:3], self._conv.out_channels, dtype=x.dtype)
+            out = torch.empty(*pixels.shape[:3], self._conv.out_channels, dtype=self._conv.weight.dtype)
         else:
             out = onto.permute(0, 2, 3, 1).contiguous()
-        finish = (self._bias, onto is not None, relu, as_numpy(out))
-        count, threads = self._tiles(x.shape), torch.get_num_threads()
-        step = self._strip(count, threads)
-        strips = iter([(first, min(first + step, count)) for first in range(0, count, step)])
-        try:
-            torch.set_num_threads(1)  # for each thread's products; oneDNN packs weights otherwise for more
-            weights = self._packed((1, self.groups * x.shape[1], step, 1))
-            run_at_once(self._some, [(as_numpy(pixels), strips, step, weights, finish)] * threads)
-        finally:
-            torch.set_num_threads(threads)
-        return out.permute(0, 3, 1, 2)
+        tiles = self._tiles(call.x.shape)
+        step = self._strip_size(tiles, threads)
+        weights = self._packed((1, self.groups * self._conv.in_channels, step, 1))
+        return Work(self, as_numpy(pixels), tiles, step, weights, out, onto is not None, call.relu)
 
-    def _some(
-        self,
-        pixels: np.ndarray,
-        strips: Iterator[tuple[int, int]],
-        step: int,
-        weights: Tensor,
-        finish: tuple[np.ndarray, bool, bool, np.ndarray],
-    ) -> None:
-        """One strip after the other while there are any; several threads at once, each of which works for itself.
+    def strip(self, work: Work, first: int, room: tuple[Tensor, ...]) -> None:
+        """The tiles from `first` on; in a thread of its own.
 
         Args:
-            finish: the last four arguments of `put_together`.
+            room: of `room`.
         """
-        torch.set_num_threads(1)
-        kernels, like = compiled.winograd_kernels(), (0,) * self._side
-        transformed = torch.empty(1, step, 1, self.groups * self._conv.in_channels, dtype=self._conv.weight.dtype)
-        numbers, channels_first = as_numpy(transformed), transformed.permute(0, 3, 1, 2)
-        for first, last in strips:
-            kernels.take_apart(pixels, first, last, like, numbers)
-            products = ops.mkldnn._convolution_pointwise(
-                *(channels_first, weights, None, self.padding, self.stride, self.dilation),
-                *(self.groups, "none", [], ""),
-            )
-            kernels.put_together(as_numpy(products.permute(0, 2, 3, 1)), first, last, like, *finish)
+        last = min(first + work.step, work.tiles)
+        products, units = self._multiplied(work.pixels, first, last, room, work.weights)
+        compiled.winograd_kernels().put_together(
+            *(as_numpy(products.permute(0, 2, 3, 1)), units, first, last),
+            *(self._bias, work.adds, work.relu, as_numpy(work.out)),
+        )
+
+    def room(self, step: int) -> tuple[Tensor, ...]:
+        """For the numbers of a strip, (1, n² · C, tiles, 1), channels last."""
+        return (self._empty(step, self._conv.weight.dtype),)
+
+    def _multiplied(
+        self, pixels: np.ndarray, first: int, last: int, room: tuple[Tensor, ...], weights: Tensor
+    ) -> tuple[Tensor, np.ndarray | None]:
+        """Products of tiles `first` to `last`, (1, n² · C', tiles, 1), channels last, and their units or None.
+
+        Args:
+            room: of `room`.
+        """
+        (numbers,) = room
+        compiled.winograd_kernels().take_apart(pixels, 0, first, last, as_numpy(numbers.permute(0, 2, 3, 1)))
+        products = ops.mkldnn._convolution_pointwise(
+            *(numbers, weights, None, self.padding, self.stride, self.dilation, self.groups, "none", [], "")
+        )
+        return products, None
+
+    def _empty(self, step: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(1, step, 1, self.groups * self._conv.in_channels, dtype=dtype).permute(0, 3, 1, 2)
+
+    def _filters(self) -> Tensor:
+        """(n² · C', C) of the products, float64."""
+        filters = torch.tensor(_filters_at(compiled.winograd_kernels().POINTS), dtype=torch.float64)
+        places = self._conv.weight.permute(2, 3, 0, 1).double().reshape(9, -1)
+        return (torch.kron(filters, filters) @ places).reshape(-1, self._conv.in_channels)  # G w Gᵀ
 
     def _tiles(self, size: torch.Size) -> int:
-        of_output = self._side - 2
-        return size[0] * -(-size[2] // of_output) * -(-size[3] // of_output)
+        inner = compiled.winograd_kernels().INNER
+        return size[0] * -(-size[2] // inner) * -(-size[3] // inner)
 
-    def _strip(self, count: int, threads: int) -> int:
-        """Tiles in each: of few sizes, since weights are packed for each, the one with which all are done first."""
-        tile_bytes = self.groups * self._conv.in_channels * self._conv.weight.element_size()
-        costs = _STRIP_COSTS / self._of_tile
-        most = max(LEAST_IN_STRIP, int(STRIP_BYTES / tile_bytes) // _SMALLEST_STRIP * _SMALLEST_STRIP)
-        sizes = [most >> halved for halved in range(most.bit_length()) if most >> halved >= _SMALLEST_STRIP]
-        return min(sizes, key=lambda size: -(-count // (size * threads)) * (size + costs))
+    def _strip_size(self, tiles: int, threads: int) -> int:
+        """Of few, since weights are packed for each, one with which all threads have the same number of strips."""
+        tile_bytes = self.groups * self._conv.in_channels * self._way.number_bytes
+        most = max(LEAST_IN_STRIP, STRIP_BYTES // tile_bytes)
+        rounds = -(-tiles // (threads * most))
+        return -(-tiles // (threads * rounds * _STRIP_STEP)) * _STRIP_STEP
+
+
+def _filters_at(points: Sequence[float]) -> list[tuple[float, float, float]]:
+    """G, (n, 3), of tiles that are looked at there and at infinity: Toom's and Cook's polynomials."""
+    scales = [math.prod(point - other for other in points if other != point) for point in points]
+    finite = [(1 / scale, point / scale, point**2 / scale) for point, scale in zip(points, scales, strict=True)]
+    return [*finite, (0.0, 0.0, 1.0)]
 
 
 def _has_vectors(dtype: torch.dtype) -> bool:

@@ -1,17 +1,16 @@
 """The transforms of `maskserve.modeling.winograd`, 16 channels at a time. Loaded by `maskserve.modeling.compiled`.
 
-    tile of the input (n, n)    ─▶ Bᵀ d B ─▶ n² numbers for each channel
-    n² products for each channel ─▶ Aᵀ m A ─▶ tile of the output (n − 2, n − 2), + bias, ReLU
+    tile of the input, 6 × 6 px ─▶ Bᵀ d B ─▶ 36 numbers for each channel
+    36 products for each channel ─▶ Aᵀ m A ─▶ tile of the output, 4 × 4 px, + bias, ReLU
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4. numba has no vectors of its own,
-and LLVM does not find them in loops over this many places: so `Lanes` is one, with what is needed of it.
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4, with other points.
 
-Arrays are contiguous, channels last, of float32 or of bfloat16's bits (uint16); a place counts numbers from the start.
+Arrays are contiguous, channels last, of float32, of bfloat16's bits (uint16) or of uint8; a place counts numbers from
+the start.
 """
 
 from __future__ import annotations
 
-import operator
 import os
 from functools import partial
 from pathlib import Path
@@ -19,193 +18,46 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.cpython.unsafe.tuple import tuple_setitem
-from numba.extending import intrinsic, models, overload, register_model
+
+from maskserve.modeling.lanes import LANES, every, larger, largest, load, load_one, positive, store
 
 _compiled: Any = partial(numba.njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
-_generated: Any = intrinsic
-with_one: Any = tuple_setitem
-LANES = 16
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
-_INTS = ir.VectorType(ir.IntType(32), LANES)
-_HALVES = ir.VectorType(ir.IntType(16), LANES)
+INNER, SIDE, PLACES = 4, 6, 36
+NEAR, FAR = 0.7, 1.5
+POINTS = (0.0, NEAR, -NEAR, FAR, -FAR)
+"""Where the polynomials are evaluated that a tile is, and at infinity. 1 and 2, as Lavin and Gray have it, round errors
+up twice as much; of pairs 0.05 and 0.1 apart, int8 lost least with these."""
 
 
-class Lanes(types.Type):
-    """16 float32."""
-
-    def __init__(self) -> None:
-        super().__init__("Lanes")
-
-
-lanes = Lanes()
-
-
-@register_model(Lanes)
-class _Model(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)
-
-
-def _every(kind: ir.VectorType, number: float) -> ir.Constant:
-    return ir.Constant(kind, [number] * LANES)
-
-
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    stored = _HALVES if kind.dtype == types.uint16 else _FLOATS
-    start = builder.gep(context.make_array(kind)(context, builder, array).data, [place])
-    return builder.bitcast(start, stored.as_pointer())
-
-
-@_generated
-def load(typing: Any, array: Any, place: Any, there: Any) -> Any:  # noqa: ARG001
-    """The 16 from that place on, or zeros where they are not there: without a branch."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, place, there = arguments
-        place = builder.select(there, place, ir.Constant(place.type, 0))
-        kind = signature.args[0]
-        bits = kind.dtype == types.uint16
-        read = builder.load(_pointer(context, builder, kind, array, place), align=2 if bits else 4)
-        if bits:  # the upper half of a float32
-            read = builder.bitcast(builder.shl(builder.zext(read, _INTS), _every(_INTS, 16)), _FLOATS)
-        return builder.select(there, read, _every(_FLOATS, 0.0))
-
-    return lanes(array, types.intp, types.boolean), generate
-
-
-@_generated
-def store(typing: Any, array: Any, place: Any, value: Any) -> Any:  # noqa: ARG001
-    """The 16 from that place on; to bfloat16's bits each rounded to the nearest, and in the middle to the even one."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, place, value = arguments
-        kind = signature.args[0]
-        bits = kind.dtype == types.uint16
-        if bits:
-            whole = builder.bitcast(value, _INTS)
-            odd = builder.and_(builder.lshr(whole, _every(_INTS, 16)), _every(_INTS, 1))
-            rounded = builder.add(builder.add(whole, odd), _every(_INTS, 0x7FFF))
-            value = builder.trunc(builder.lshr(rounded, _every(_INTS, 16)), _HALVES)
-        builder.store(value, _pointer(context, builder, kind, array, place), align=2 if bits else 4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, lanes), generate
-
-
-@_generated(prefer_literal=True)
-def times(typing: Any, value: Any, number: Any) -> Any:  # noqa: ARG001
-    """The 16, each times a number that is known when this is compiled."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.fmul(arguments[0], _every(_FLOATS, number.literal_value), flags=("contract",))
-
-    return lanes(value, number), generate
-
-
-@_generated
-def positive(typing: Any, value: Any) -> Any:  # noqa: ARG001
-    """The 16, 0 for those below; NaN stays, as in torch's ReLU."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        zeros = _every(_FLOATS, 0.0)
-        return builder.select(builder.fcmp_ordered("<", arguments[0], zeros), zeros, arguments[0])
-
-    return lanes(value), generate
-
-
-def _of_two(name: str) -> Any:
-    @_generated
-    def both(typing: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
-        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return getattr(builder, name)(*arguments, flags=("contract",))
-
-        return lanes(a, b), generate
-
-    def known(a: Any, b: Any) -> Any:
-        def of_lanes(a: Any, b: Any) -> Any:
-            return both(a, b)
-
-        return of_lanes if isinstance(a, Lanes) and isinstance(b, Lanes) else None
-
-    return known
-
-
-overload(operator.add)(_of_two("fadd"))
-overload(operator.sub)(_of_two("fsub"))
-
-
-def before(line: Any) -> Any:
-    """Bᵀ d of one line of a tile."""
-    raise NotImplementedError("compiled only")
-
-
-def after(line: Any) -> Any:
-    """Aᵀ m of one line of products."""
-    raise NotImplementedError("compiled only")
-
-
-@overload(before)
 def _before(line: Any) -> Any:
-    def of_4(line: Any) -> Any:
-        a, b, c, d = line
-        return a - c, b + c, c - b, b - d
-
-    def of_6(line: Any) -> Any:
-        a, b, c, d, e, f = line
-        even, odd = e - times(c, 4), d - times(b, 4)
-        close, twice = e - c, times(d - b, 2)
-        first, last = times(a, 4) - times(c, 5) + e, times(b, 4) - times(d, 5) + f
-        return first, even + odd, even - odd, close + twice, close - twice, last
-
-    return of_4 if len(line) == 4 else of_6
+    """Bᵀ d of one line of a tile."""
+    a, b, c, d, e, f = line
+    even, odd = e - c * FAR**2, (d - b * FAR**2) * NEAR
+    far_even, far_odd = e - c * NEAR**2, (d - b * NEAR**2) * FAR
+    first = e - c * (NEAR**2 + FAR**2) + a * (NEAR**2 * FAR**2)
+    last = f - d * (NEAR**2 + FAR**2) + b * (NEAR**2 * FAR**2)
+    return first, even + odd, even - odd, far_even + far_odd, far_even - far_odd, last
 
 
-@overload(after)
+before = _compiled(_before)
+
+
 def _after(line: Any) -> Any:
-    def of_4(line: Any) -> Any:
-        a, b, c, d = line
-        return a + b + c, b - c - d
-
-    def of_6(line: Any) -> Any:
-        a, b, c, d, e, f = line
-        even, odd, far_even, far_odd = b + c, b - c, d + e, d - e
-        return a + even + far_even, odd + times(far_odd, 2), even + times(far_even, 4), odd + times(far_odd, 8) + f
-
-    return of_4 if len(line) == 4 else of_6
+    """Aᵀ m of one line of products."""
+    a, b, c, d, e, f = line
+    even, odd, far_even, far_odd = b + c, b - c, d + e, d - e
+    second, third = odd * NEAR + far_odd * FAR, even * NEAR**2 + far_even * FAR**2
+    return a + even + far_even, second, third, odd * NEAR**3 + far_odd * FAR**3 + f
 
 
-@_generated
-def _nothing(typing: Any) -> Any:  # noqa: ARG001
-    return lanes(), lambda *_: _every(_FLOATS, 0.0)
+after = _compiled(_after)
 
 
-def blank(like: Any) -> Any:
-    """A line of zeros as long as that tuple."""
-    raise NotImplementedError("compiled only")
-
-
-@overload(blank)
-def _blank(like: Any) -> Any:
-    def of_4(like: Any) -> Any:  # noqa: ARG001
-        zero = _nothing()
-        return zero, zero, zero, zero
-
-    def of_6(like: Any) -> Any:  # noqa: ARG001
-        zero = _nothing()
-        return zero, zero, zero, zero, zero, zero
-
-    return of_4 if len(like) == 4 else of_6
-
-
-def _line(like: Any, array: Any, place: int, step: int) -> Any:
-    """As many vectors as `like` has, `step` places apart."""
-    line = blank(like)
-    for index in range(len(like)):
-        line = with_one(line, index, load(array, place + index * step, True))
-    return line
+def _line(array: Any, place: int, step: int, zero: int) -> Any:
+    """Six vectors, `step` places apart."""
+    a, b, c = load(array, place, zero), load(array, place + step, zero), load(array, place + 2 * step, zero)
+    place += 3 * step
+    return a, b, c, load(array, place, zero), load(array, place + step, zero), load(array, place + 2 * step, zero)
 
 
 line_of = _compiled(_line)
@@ -220,56 +72,136 @@ def _put_line(line: Any, array: Any, place: int, step: int) -> None:
 put_line = _compiled(_put_line)
 
 
-def _tile(tile: int, side: int, height: int, width: int) -> Any:
+def _tile(tile: int, height: int, width: int) -> Any:
     """(image, top, left) of the tile's first pixel in the output."""
-    down, across = -(-height // side), -(-width // side)
+    down, across = -(-height // INNER), -(-width // INNER)
     image, inside = divmod(tile, down * across)
-    return image, inside // across * side, inside % across * side
+    return image, inside // across * INNER, inside % across * INNER
 
 
 tile_of = _compiled(_tile)
 
 
-def _take_apart(x: Any, first: int, last: int, like: Any, out: Any) -> None:
-    """Tiles `first` to `last` of x (B, H, W, C), padded by one pixel ─▶ `out`, (tiles, n, n, C). `like`: n numbers."""
+def _cut_edge(x: Any, zero: int, image: int, top: int, left: int, out: Any) -> None:
+    """The pixels around a tile at the edge of x, `zero` where there are none."""
     _, height, width, channels = x.shape
-    side = len(like)
-    work = np.empty(side * side * LANES, np.float32)
+    out[:] = zero
+    for row in range(max(0, top - 1), min(height, top + SIDE - 1)):
+        for column in range(max(0, left - 1), min(width, left + SIDE - 1)):
+            place = ((row - top + 1) * SIDE + column - left + 1) * channels
+            out[place : place + channels] = x[image, row, column]
+
+
+cut_edge = _compiled(_cut_edge)
+
+
+def _change(x: Any, zero: int, start: int, row_step: int, channels: int, work: Any, out: Any, target: int) -> None:
+    """One tile, which is read from `start` on and written from `target` on."""
+    for channel in range(0, channels, LANES):
+        for column in range(SIDE):
+            line = line_of(x, start + column * channels + channel, row_step, zero)
+            put_line(before(line), work, column * LANES, SIDE * LANES)
+        for row in range(SIDE):
+            line = line_of(work, row * SIDE * LANES, LANES, 0)
+            put_line(before(line), out, target + row * SIDE * channels + channel, channels)
+
+
+change = _compiled(_change)
+
+
+def _one_apart(x: Any, zero: int, tile: int, work: Any, edge: Any, out: Any, target: int) -> None:
+    """Tile number `tile` of x ─▶ `out`, from `target` on."""
+    _, height, width, channels = x.shape
+    image, top, left = tile_of(tile, height, width)
+    if 0 < top <= height - SIDE + 1 and 0 < left <= width - SIDE + 1:
+        start = ((image * height + top - 1) * width + left - 1) * channels
+        change(x, zero, start, width * channels, channels, work, out, target)
+    else:
+        cut_edge(x, zero, image, top, left, edge)
+        change(edge, zero, 0, SIDE * channels, channels, work, out, target)
+
+
+one_apart = _compiled(_one_apart)
+
+
+def _take_apart(x: Any, zero: int, first: int, last: int, out: Any) -> None:
+    """Tiles `first` to `last` of x (B, H, W, C), padded by one pixel ─▶ `out`, (tiles, 6, 6, C).
+
+    Args:
+        zero: what 0 is stored as in an x of uint8, else 0.
+    """
+    numbers = PLACES * x.shape[3]
+    work, edge = np.empty(PLACES * LANES, np.float32), np.empty(numbers, x.dtype)
     for tile in range(first, last):
-        image, top, left = tile_of(tile, side - 2, height, width)
-        for channel in range(0, channels, LANES):
-            for column in range(side):
-                line = blank(like)
-                in_width = 0 < left + column <= width
-                for row in range(side):
-                    place = ((image * height + top + row - 1) * width + left + column - 1) * channels + channel
-                    line = with_one(line, row, load(x, place, in_width & (top + row > 0) & (top + row <= height)))
-                put_line(before(line), work, column * LANES, side * LANES)
-            for row in range(side):
-                place = ((tile - first) * side + row) * side * channels + channel
-                put_line(before(line_of(like, work, row * side * LANES, LANES)), out, place, channels)
+        one_apart(x, zero, tile, work, edge, out, (tile - first) * numbers)
 
 
 take_apart = _compiled(_take_apart)
 
 
-def _put_together(products: Any, first: int, last: int, like: Any, bias: Any, adds: bool, relu: bool, out: Any) -> None:
-    """(tiles, n, n, C') ─▶ tiles `first` to `last` of `out`, (B, H, W, C'), added to what is there if it `adds`."""
-    _, height, width, channels = out.shape
-    side = len(like)
-    work = np.empty(side * side * LANES, np.float32)
+def _take_apart_rounded(x: Any, zero: int, scale: float, first: int, last: int, out: Any, units: Any) -> None:
+    """The same in uint8, around 128: a place's numbers, of all channels, in `units` of their own, (tiles · 36).
+
+    Args:
+        scale: what 1 in x stands for.
+    """
+    channels = x.shape[3]
+    work, edge = np.empty(PLACES * LANES, np.float32), np.empty(PLACES * channels, x.dtype)
+    exact, most_steps = np.empty(PLACES * channels, np.float32), np.float32(127)
     for tile in range(first, last):
-        image, top, left = tile_of(tile, side - 2, height, width)
+        one_apart(x, zero, tile, work, edge, exact, 0)
+        for index in range(PLACES):
+            sizes = every(0.0)
+            for channel in range(0, channels, LANES):
+                sizes = larger(sizes, load(exact, index * channels + channel, 0))
+            most, place = largest(sizes), (tile - first) * PLACES + index
+            units[place] = most / most_steps * scale
+            steps = most_steps / most if most > 0 else np.float32(0)
+            for channel in range(0, channels, LANES):
+                store(out, place * channels + channel, load(exact, index * channels + channel, 0) * steps + 128.5)
+
+
+take_apart_rounded = _compiled(_take_apart_rounded)
+
+
+def _in_units(line: Any, units: Any, place: int) -> Any:
+    """Six vectors, each times a number: the numbers lie as those of a column of places."""
+    a, b, c, d, e, f = line
+    a, b, c = a * load_one(units, place), b * load_one(units, place + SIDE), c * load_one(units, place + 2 * SIDE)
+    place += 3 * SIDE
+    return a, b, c, d * load_one(units, place), e * load_one(units, place + SIDE), f * load_one(units, place + 2 * SIDE)
+
+
+in_units = _compiled(_in_units)
+
+
+def _put_together(
+    products: Any, units: Any, first: int, last: int, bias: Any, adds: bool, relu: bool, out: Any
+) -> None:
+    """(tiles, 6, 6, C') ─▶ tiles `first` to `last` of `out`, (B, H, W, C'), added to what is there if it `adds`.
+
+    Args:
+        units: what 1 stands for in the products of each place, (tiles · 36), or None.
+    """
+    _, height, width, channels = out.shape
+    work = np.empty(PLACES * LANES, np.float32)
+    for tile in range(first, last):
+        image, top, left = tile_of(tile, height, width)
         for channel in range(0, channels, LANES):
-            shift = load(bias, channel, True)
-            for column in range(side):
-                place = ((tile - first) * side * side + column) * channels + channel
-                put_line(after(line_of(like, products, place, side * channels)), work, column * LANES, side * LANES)
-            for row in range(min(side - 2, height - top)):
-                line = after(line_of(like, work, row * side * LANES, LANES))
+            for column in range(SIDE):
+                place = (tile - first) * PLACES + column
+                line = line_of(products, place * channels + channel, SIDE * channels, 0)
+                if units is not None:
+                    line = in_units(line, units, place)
+                put_line(after(line), work, column * LANES, SIDE * LANES)
+            shift = load(bias, channel, 0)
+            for row in range(min(INNER, height - top)):
+                line = after(line_of(work, row * SIDE * LANES, LANES, 0))
                 place = ((image * height + top + row) * width + left) * channels + channel
-                for column in range(min(side - 2, width - left)):
-                    value = line[column] + shift + load(out, place + column * channels, adds)
+                for column in range(min(INNER, width - left)):
+                    value = line[column] + shift
+                    if adds:
+                        value = value + load(out, place + column * channels, 0)
                     store(out, place + column * channels, positive(value) if relu else value)
 
 

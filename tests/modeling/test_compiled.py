@@ -39,6 +39,35 @@ def test_a_second_archive_finds_what_the_first_compiled(tmp_path: Path) -> None:
     assert run(tmp_path / "second", cache) == "1 0"
 
 
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from maskserve.modeling import compiled
+together = Barrier(8)
+def load(_number):
+    together.wait()
+    return compiled.winograd_kernels()
+with ThreadPoolExecutor(8) as pool:
+    print(len(set(pool.map(load, range(8)))))
+"""
+
+
+def test_threads_that_ask_at_once_get_the_same_module() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_what_kernels_import_makes_their_compiled_code_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "cache_folder", lambda: tmp_path / "cache")
+    for name in (KERNELS.name, compiled.SHARED):
+        shutil.copy(KERNELS.with_name(name), tmp_path)
+    copies = [compiled._lasting_copy(tmp_path / KERNELS.name)]
+    (tmp_path / compiled.SHARED).write_text("another")
+    copies.append(compiled._lasting_copy(tmp_path / KERNELS.name))
+    assert len(set(copies)) == 2
+    assert all(copy.read_bytes() == KERNELS.read_bytes() for copy in copies)
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     cache = tmp_path / "a-file"
     cache.write_text("no folder")

@@ -44,7 +44,7 @@ def apart(found: Tensor, exact: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 5e-6), pytest.param(torch.bfloat16, 1e-2, marks=needs_bfloat16)]
+    ("dtype", "tolerance"), [(torch.float32, 5e-6), pytest.param(torch.bfloat16, 2e-2, marks=needs_bfloat16)]
 )
 @pytest.mark.parametrize("relu", [False, True])
 def test_it_answers_what_the_convolution_answers(dtype: torch.dtype, tolerance: float, relu: bool):
@@ -106,8 +106,8 @@ def test_weights_are_packed_for_one_thread():
 
 def test_the_number_of_threads_is_left_as_it_was_after_an_error(monkeypatch: pytest.MonkeyPatch):
     fast, before = Winograd(conv_of()), torch.get_num_threads()
-    monkeypatch.setattr(compiled, "winograd_kernels", lambda: None)
-    with pytest.raises(AttributeError, match="take_apart"):
+    monkeypatch.setattr(Winograd, "strip", None)
+    with pytest.raises(TypeError, match="not callable"):
         fast(random_map(1, 64, 40, 40, torch.float32), relu=False)
     assert torch.get_num_threads() == before
 
@@ -123,6 +123,7 @@ def test_the_number_of_threads_is_left_as_it_was_after_an_error(monkeypatch: pyt
         {"in_channels": 48},
         {"out_channels": 72},
         {"padding_mode": "reflect"},
+        {"activation": nn.ReLU6()},
     ],
 )
 def test_other_convolutions_do_not_suit(options: dict[str, object]):

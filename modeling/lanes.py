@@ -1,0 +1,180 @@
+"""16 numbers at a time for compiled kernels: numba has no vectors, and LLVM does not find them in every loop.
+
+    float32, bfloat16's bits (uint16) or uint8 in an array ─▶ load ─▶ Lanes: +, −, × ─▶ store
+
+A place counts an array's numbers from its start; nothing checks it. Imported by kernels only, of whose compiled code it
+becomes a part (`maskserve.modeling.compiled`).
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 16
+_generated: Any = intrinsic
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INTS = ir.VectorType(ir.IntType(32), LANES)
+_HALVES = ir.VectorType(ir.IntType(16), LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+class Lanes(types.Type):
+    """16 float32."""
+
+    def __init__(self) -> None:
+        super().__init__("Lanes")
+
+
+lanes = Lanes()
+
+
+@register_model(Lanes)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _FLOATS)
+
+
+def _every(kind: ir.VectorType, number: float) -> ir.Constant:
+    return ir.Constant(kind, [number] * LANES)
+
+
+def _spread(builder: Any, kind: ir.VectorType, number: Any) -> Any:
+    """That number in all lanes."""
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _every(_INTS, 0))
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    stored = {types.uint8: _BYTES, types.uint16: _HALVES, types.float32: _FLOATS}[kind.dtype]
+    start = builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+    return builder.bitcast(start, stored.as_pointer())
+
+
+@_generated
+def load(typing: Any, array: Any, place: Any, zero: Any) -> Any:  # noqa: ARG001
+    """The 16 from that place on; of uint8, how far they are from `zero`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, place, zero = arguments
+        kind = signature.args[0]
+        read = builder.load(_pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
+        if kind.dtype == types.uint16:  # the upper half of a float32
+            return builder.bitcast(builder.shl(builder.zext(read, _INTS), _every(_INTS, 16)), _FLOATS)
+        if kind.dtype == types.uint8:
+            return builder.sitofp(builder.sub(builder.zext(read, _INTS), _spread(builder, _INTS, zero)), _FLOATS)
+        return read
+
+    return lanes(array, types.intp, types.int32), generate
+
+
+@_generated
+def load_one(typing: Any, array: Any, place: Any) -> Any:  # noqa: ARG001
+    """16 times the number at that place, of float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return _spread(builder, _FLOATS, builder.load(builder.gep(data, [arguments[1]])))
+
+    return lanes(array, types.intp), generate
+
+
+@_generated
+def store(typing: Any, array: Any, place: Any, value: Any) -> Any:  # noqa: ARG001
+    """The 16 from that place on; to bfloat16's bits each rounded to the nearest, and in the middle to the even one. To
+    uint8 the whole part of those that are in its range."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, place, value = arguments
+        kind = signature.args[0]
+        if kind.dtype == types.uint8:
+            value = builder.trunc(builder.fptosi(value, _INTS), _BYTES)
+        if kind.dtype == types.uint16:
+            whole = builder.bitcast(value, _INTS)
+            odd = builder.and_(builder.lshr(whole, _every(_INTS, 16)), _every(_INTS, 1))
+            rounded = builder.add(builder.add(whole, odd), _every(_INTS, 0x7FFF))
+            value = builder.trunc(builder.lshr(rounded, _every(_INTS, 16)), _HALVES)
+        builder.store(value, _pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes), generate
+
+
+@_generated
+def every(typing: Any, number: Any) -> Any:  # noqa: ARG001
+    """16 times that number."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _spread(builder, _FLOATS, builder.fptrunc(arguments[0], ir.FloatType()))
+
+    return lanes(types.float64), generate
+
+
+@_generated
+def positive(typing: Any, value: Any) -> Any:  # noqa: ARG001
+    """The 16, 0 for those below; NaN stays, as in torch's ReLU."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        zeros = _every(_FLOATS, 0.0)
+        return builder.select(builder.fcmp_ordered("<", arguments[0], zeros), zeros, arguments[0])
+
+    return lanes(value), generate
+
+
+@_generated
+def larger(typing: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    """Of each lane's two numbers the larger one without its sign; `a` has none."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        # the bits of positive numbers are in their order
+        first, second = (builder.bitcast(one, _INTS) for one in arguments)
+        second = builder.and_(second, _every(_INTS, 0x7FFFFFFF))
+        return builder.bitcast(builder.select(builder.icmp_signed(">", second, first), second, first), _FLOATS)
+
+    return lanes(a, b), generate
+
+
+@_generated
+def largest(typing: Any, value: Any) -> Any:  # noqa: ARG001
+    """Of 16 positive numbers."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [_INTS])
+        reduce = get_or_insert_function(builder.module, kind, "llvm.vector.reduce.smax.v16i32")
+        return builder.bitcast(builder.call(reduce, [builder.bitcast(arguments[0], _INTS)]), ir.FloatType())
+
+    return types.float32(value), generate
+
+
+def _of_two(name: str) -> Any:
+    """For `overload`: of two vectors, or of a vector and a number."""
+
+    @_generated
+    def both(typing: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return getattr(builder, name)(*arguments, flags=("contract",))
+
+        return lanes(a, b), generate
+
+    def known(a: Any, b: Any) -> Any:
+        def of_lanes(a: Any, b: Any) -> Any:
+            return both(a, b)
+
+        def of_one(a: Any, b: Any) -> Any:
+            return both(a, every(b))
+
+        if not isinstance(a, Lanes):
+            return None
+        return of_lanes if isinstance(b, Lanes) else of_one if isinstance(b, types.Float) else None
+
+    return known
+
+
+overload(operator.add)(_of_two("fadd"))
+overload(operator.sub)(_of_two("fsub"))
+overload(operator.mul)(_of_two("fmul"))
