@@ -5,7 +5,7 @@ network.py       which network a config asks for, and what follows from it
 mobilenetv2.py   bottom-up network for Detectron2's registry
 lite.py          Mask R-CNN with depthwise-separable FPN and heads, for the same
 complexity.py    parameters and FLOPs, part by part
-openvino_trunk.py  backbone, FPN and RPN head in int8
+openvino_trunk.py  backbone, FPN and RPN head in int8; int8_pyramid.py  without the last convolutions of FPN and RPN
 predictor.py     RGB photos ─▶ instances in original pixels
 answer.py        instances ─▶ the contract's Segmentation
 

@@ -31,26 +31,23 @@ TRUNK_FILE = "trunk.xml"
 TRUNK_FILES = ("trunk.bin", TRUNK_FILE)
 SIZES_KEPT = 10
 """Compiled ones, each with its own activations in memory: 80 MB of MobileNetV2, 170 MB of ResNet-50 at 608 px."""
-FEATURE, _LOGITS, _DELTAS = "feature/", "logits/", "deltas/"
+FEATURE, LEVEL, _LOGITS, _DELTAS = "feature/", "level/", "logits/", "deltas/"
+"""What names of outputs begin with. Levels are what the last convolutions of the FPN read, in uint8."""
 
 
-class OpenVinoTrunk:
-    """A `maskserve.modeling.trunk.Trunk` on the CPU, with as many threads as torch has when it is made.
-
-    What a call returns may lie in OpenVINO's memory and holds until the next call.
+class OpenVinoGraph:
+    """The part of trunk.xml that calculates some of its outputs, on the CPU, with as many threads as torch has now.
 
     Args:
         path: trunk.xml; trunk.bin lies beside it.
+        kinds: what the names of the outputs begin with that are wanted.
 
     Raises:
         ConfigError: OpenVINO is not installed, or the files are missing, damaged or of something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kinds: tuple[str, ...]) -> None:
         openvino = load_openvino()
-        for file in (path, path.with_suffix(".bin")):
-            if not file.is_file():
-                raise ConfigError(f"{file}: no such file; make it anew: `maskserve package --precision int8`")
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -61,39 +58,65 @@ class OpenVinoTrunk:
             "SNIPPETS_MODE": "DISABLE",
         }
         core = openvino.Core()
-        try:
-            model = core.read_model(path)
-        except RuntimeError as error:
-            last = (str(error).strip().splitlines() or ["no reason given"])[-1]
-            raise ConfigError(f"{path}: OpenVINO cannot load it: {last}") from error
-        names = [str(output.any_name) for output in model.outputs]
-        if {name.partition("/")[0] + "/" for name in names} != {FEATURE, _LOGITS, _DELTAS}:
-            raise ConfigError(f"{path}: no trunk of `maskserve package`: its outputs are {', '.join(names)}")
-        self._names = names
-        self.scales: Mapping[str, Affine] = read_scales(model, names)
+        whole = _read(core, path)
+        results = [one for one in whole.get_results() if one.input_value(0).get_any_name().startswith(kinds)]
+        self.names = [str(one.input_value(0).get_any_name()) for one in results]
+        self.scales = read_scales(whole, self.names)
+        model = openvino.Model(results, whole.get_parameters())
         # of no method: in a circle of references the garbage collector decides what is taken down first, and when
         self._request = lru_cache(SIZES_KEPT)(partial(_request, core, model, settings))
 
-    def __call__(self, pixels: Tensor) -> TrunkOutput:
-        """See `maskserve.modeling.trunk.Trunk`."""
+    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Outputs by name, (B, C, h, w), of (B, 3, H, W). They may lie in OpenVINO's memory and hold until the next
+        call."""
         nhwc = pixels.permute(0, 2, 3, 1).contiguous()
         if len(nhwc) == 1:
             places = self._infer(nhwc, shared=True)
         else:  # one at a time: batches would be further sizes, and are no faster on a CPU
             found = [self._infer(image, shared=False) for image in nhwc.split(1)]
             places = [torch.cat(parts) for parts in zip(*found, strict=True)]
-        outputs = {name: place.permute(0, 3, 1, 2) for name, place in zip(self._names, places, strict=True)}
+        return {name: place.permute(0, 3, 1, 2) for name, place in zip(self.names, places, strict=True)}
+
+    def _infer(self, nhwc: Tensor, *, shared: bool) -> list[Tensor]:
+        """All outputs of one image, NHWC; shared: in the memory of its size's request."""
+        request = self._request(tuple(nhwc.shape))
+        found = request.infer({0: nhwc.numpy()}, share_inputs=True, share_outputs=shared)
+        return [torch.from_numpy(found[place]) for place in range(len(self.names))]
+
+
+class OpenVinoTrunk:
+    """A `maskserve.modeling.trunk.Trunk`, all of it on OpenVINO. Args, Raises: see `OpenVinoGraph`."""
+
+    def __init__(self, path: Path) -> None:
+        self.graph = OpenVinoGraph(path, (FEATURE, _LOGITS, _DELTAS))
+        self.scales: Mapping[str, Affine] = {
+            name.removeprefix(FEATURE): scale for name, scale in self.graph.scales.items()
+        }
+
+    def __call__(self, pixels: Tensor) -> TrunkOutput:
+        """See `maskserve.modeling.trunk.Trunk`. As long as `OpenVinoGraph`'s, it holds until the next call."""
+        outputs = self.graph(pixels)
         return TrunkOutput(
             {name.removeprefix(FEATURE): value for name, value in outputs.items() if name.startswith(FEATURE)},
             [value for name, value in outputs.items() if name.startswith(_LOGITS)],
             [value for name, value in outputs.items() if name.startswith(_DELTAS)],
         )
 
-    def _infer(self, nhwc: Tensor, *, shared: bool) -> list[Tensor]:
-        """All outputs of one image, NHWC; shared: in the memory of its size's request."""
-        request = self._request(tuple(nhwc.shape))
-        found = request.infer({0: nhwc.numpy()}, share_inputs=True, share_outputs=shared)
-        return [torch.from_numpy(found[place]) for place in range(len(self._names))]
+
+def _read(core: Any, path: Path) -> Any:
+    """openvino.Model. Raises ConfigError: see `OpenVinoGraph`."""
+    for file in (path, path.with_suffix(".bin")):
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file; make it anew: `maskserve package --precision int8`")
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        last = (str(error).strip().splitlines() or ["no reason given"])[-1]
+        raise ConfigError(f"{path}: OpenVINO cannot load it: {last}") from error
+    names = [str(output.any_name) for output in model.outputs]
+    if {name.partition("/")[0] + "/" for name in names} - {LEVEL} != {FEATURE, _LOGITS, _DELTAS}:
+        raise ConfigError(f"{path}: no trunk of `maskserve package`: its outputs are {', '.join(names)}")
+    return model
 
 
 def _request(core: Any, model: Any, settings: dict[str, Any], shape: tuple[int, ...]) -> Any:
@@ -104,18 +127,22 @@ def _request(core: Any, model: Any, settings: dict[str, Any], shape: tuple[int, 
 
 
 SCALES = "feature_scales"
-"""Under which a model says what its features of uint8 stand for: "scale zero_point", by their names."""
+"""Under which a model says what its outputs of uint8 stand for: "scale zero_point", by `scale_key`."""
 
 
 def read_scales(model: Any, names: Sequence[str]) -> dict[str, Affine]:
-    """See `maskserve.modeling.trunk.Trunk.scales`."""
+    """Of those outputs that are uint8."""
     found = {}
     for name in names:
-        feature = name.removeprefix(FEATURE)
-        if model.has_rt_info([SCALES, feature]):
-            scale, zero_point = model.get_rt_info([SCALES, feature]).astype(str).split()
-            found[feature] = Affine(float(scale), int(zero_point))
+        if model.has_rt_info([SCALES, scale_key(name)]):
+            scale, zero_point = model.get_rt_info([SCALES, scale_key(name)]).astype(str).split()
+            found[name] = Affine(float(scale), int(zero_point))
     return found
+
+
+def scale_key(name: str) -> str:
+    """Of an output; XML knows no "/" in a name."""
+    return name.removeprefix(FEATURE).replace("/", "_")
 
 
 def output_names(features: list[str], levels: int) -> list[str]:

@@ -23,15 +23,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN
 from torch import Tensor
 
+from maskserve.modeling import int8_pyramid
 from maskserve.modeling.device import Precision, current, has_fast_bfloat16, pick_device
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.fused import fuse
 from maskserve.modeling.heads import prepare_heads
+from maskserve.modeling.int8_pyramid import Int8Pyramid
 from maskserve.modeling.loading import load_network
 from maskserve.modeling.one_pass import NOTHING, OnePass, fits
-from maskserve.modeling.openvino_trunk import OpenVinoTrunk
+from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph, OpenVinoTrunk
 from maskserve.modeling.pixels import Pixels
 from maskserve.modeling.proposals import propose
 from maskserve.modeling.recorded import Recorded
@@ -119,7 +122,9 @@ class Predictor:
         prepare(model)
         dtype = _dtype(precision)
         self._device: torch.device = model.device
-        self.trunk: Trunk = _int8_trunk(trunk) if precision == "int8" else TorchTrunk(model).to(dtype)
+        self.trunk: Trunk = (
+            _int8_trunk(trunk, model, self.cfg, dtype) if precision == "int8" else TorchTrunk(model).to(dtype)
+        )
         self.pixels = Pixels(
             self.cfg,
             model.pixel_mean,
@@ -192,9 +197,12 @@ def _dtype(precision: Precision) -> torch.dtype:
     return torch.float32
 
 
-def _int8_trunk(path: Path | None) -> Trunk:
+def _int8_trunk(path: Path | None, model: GeneralizedRCNN, cfg: CfgNode, dtype: torch.dtype) -> Trunk:
     if path is None:
         raise ConfigError("precision int8 needs the trunk.xml that `maskserve package --precision int8` makes")
+    levels = OpenVinoGraph(path, (LEVEL,))
+    if int8_pyramid.suits(model, levels.names, cfg.INPUT.MIN_SIZE_TEST):
+        return Int8Pyramid(levels, model, dtype)
     return OpenVinoTrunk(path)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskserve.modeling.openvino_trunk import FEATURE, SCALES, load_openvino
+from maskserve.modeling.openvino_trunk import FEATURE, LEVEL, SCALES, load_openvino, scale_key
 
 LEVELS = 256
 """NNCF's, and uint8's."""
@@ -22,36 +22,56 @@ LEVELS = 256
 def store_features(model: Any) -> None:
     """Changes an openvino.Model of `maskserve.training.quantize` in place.
 
-    Features that the RPN does not take rounded, or not with one range for all channels, stay as they are.
+    Features that the RPN does not take rounded, or not with one range for all channels, stay as they are. What the
+    FPN's last convolutions read becomes further outputs, "level/p2" and so on, in uint8, too: for
+    `maskserve.modeling.int8_pyramid`, which does not ask for the features.
     """
+    levels = {}
     for result in model.get_results():
         feature = result.input_value(0)
+        name, below = feature.get_any_name(), _level(feature)
+        if below is not None:
+            own_name = LEVEL + name.removeprefix(FEATURE)
+            levels[own_name] = _store(model, own_name, below.input_value(0), below)
         rounding = _rounding(feature)
-        if rounding is None:
-            continue
-        name, low, high = feature.get_any_name(), _number(rounding, 3), _number(rounding, 4)
-        scale = (high - low) / (LEVELS - 1)
-        zero_point = round(-low / scale)  # exact: NNCF moves ranges so that 0 is a level
-        levels, stored, values = _stored(feature, rounding, scale, zero_point)
-        for target in (*feature.get_target_inputs(), *rounding.output(0).get_target_inputs()):
-            if target.get_node() not in (rounding, levels):
-                target.replace_source_output(values.output(0))
-        result.input(0).replace_source_output(stored.output(0))
-        feature.get_tensor().set_names(set())
-        stored.output(0).get_tensor().set_names({name})
-        model.set_rt_info(f"{scale!r} {zero_point}", [SCALES, name.removeprefix(FEATURE)])
+        if rounding is not None:
+            feature.get_tensor().set_names(set())
+            result.input(0).replace_source_output(_store(model, name, feature, rounding))
+    make = load_openvino().opset13
+    # behind a sum OpenVINO would turn the axes one number at a time, a fifth of the trunk's time; behind a pool not
+    pools = [make.max_pool(level, [1, 1], [1, 1], [0, 0], [0, 0], [1, 1]) for level in levels.values()]
+    model.add_results([make.result(pool) for pool in pools])
     model.validate_nodes_and_infer_types()
+    for name, output in zip(levels, model.outputs[-len(levels) :], strict=True):
+        output.get_tensor().set_names({name})
 
 
 def _rounding(feature: Any) -> Any | None:
     """The FakeQuantize that takes this output and has one range for all channels."""
     takers = [target.get_node() for target in feature.get_target_inputs()]
-    return next((one for one in takers if one.get_type_name() == "FakeQuantize" and _data(one, 3).size == 1), None)
+    return next(filter(_has_one_range, takers), None)
 
 
-def _stored(feature: Any, rounding: Any, scale: float, zero_point: int) -> tuple[Any, Any, Any]:
-    """Levels 0..255 in float32; the same in uint8; what they stand for."""
-    make = load_openvino().opset13
+def _level(feature: Any) -> Any | None:
+    """The FakeQuantize, likewise, of what the convolution reads that makes this feature of the FPN's."""
+    conv = feature.get_node()
+    if conv.get_type_name() == "Add":  # its bias
+        conv = conv.input_value(0).get_node()
+    if conv.get_type_name() != "Convolution" or not feature.get_any_name().startswith(FEATURE):
+        return None
+    rounding = conv.input_value(0).get_node()
+    return rounding if _has_one_range(rounding) else None
+
+
+def _has_one_range(node: Any) -> bool:
+    return node.get_type_name() == "FakeQuantize" and _data(node, 3).size == 1
+
+
+def _store(model: Any, name: str, feature: Any, rounding: Any) -> Any:
+    """The output of that name, in uint8; all that read the feature, rounded or not, read what is stored."""
+    make, low, high = load_openvino().opset13, _number(rounding, 3), _number(rounding, 4)
+    scale = (high - low) / (LEVELS - 1)
+    zero_point = round(-low / scale)  # exact: NNCF moves ranges so that 0 is a level
 
     def constant(number: float) -> Any:
         return make.constant(np.full((1, 1, 1, 1), number, np.float32))
@@ -60,7 +80,12 @@ def _stored(feature: Any, rounding: Any, scale: float, zero_point: int) -> tuple
     levels = make.fake_quantize(feature, *limits, constant(0), constant(LEVELS - 1), LEVELS)
     stored = make.convert(levels, "u8")
     values = make.multiply(make.subtract(make.convert(stored, "f32"), constant(zero_point)), constant(scale))
-    return levels, stored, values
+    for target in (*feature.get_target_inputs(), *rounding.output(0).get_target_inputs()):
+        if target.get_node() not in (rounding, levels):
+            target.replace_source_output(values.output(0))
+    stored.output(0).get_tensor().set_names({name})
+    model.set_rt_info(f"{scale!r} {zero_point}", [SCALES, scale_key(name)])
+    return stored.output(0)
 
 
 def _data(node: Any, place: int) -> np.ndarray:

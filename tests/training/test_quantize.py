@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectron2.layers import Conv2d
 from torch import Tensor
 
-from maskserve.modeling import openvino_trunk
+from maskserve.modeling import int8_pyramid, openvino_trunk, winograd
 from maskserve.modeling.fold import prepare
-from maskserve.modeling.openvino_trunk import OpenVinoTrunk
+from maskserve.modeling.int8_pyramid import Int8Pyramid
+from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoTrunk
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
+from maskserve.modeling.winograd_int8 import suits_int8
 from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
 from maskserve.training.quantize import _sensitive, calibration_pixels, to_openvino, write, write_int8_trunk
@@ -120,7 +123,7 @@ def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_tor
         quantised = Predictor(cfg, CLASSES, weights=model.state_dict(), precision="int8", trunk=int8, device="cuda")
     finally:
         torch.set_num_threads(before)
-    compiled = quantised.trunk._request((1, 128, 256, 3)).get_compiled_model()
+    compiled = quantised.trunk.graph._request((1, 128, 256, 3)).get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert quantised.cfg.MODEL.DEVICE == "cpu"  # int8 runs there whatever is asked for
     photo = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
@@ -130,14 +133,55 @@ def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_tor
     np.testing.assert_array_equal(found.boxes_xyxy, again.boxes_xyxy)
 
 
+def int8_predictor(predictor: Predictor, trunk: Path) -> Predictor:
+    weights = network("mobilenetv2", "quick")[1].state_dict()
+    return Predictor(predictor.cfg, CLASSES, weights=weights, precision="int8", trunk=trunk)
+
+
+@pytest.mark.skipif(not suits_int8(Conv2d(64, 64, 3, padding=1)), reason="this CPU has no VNNI, or AMX as well")
+@torch.inference_mode()
+def test_the_last_convolutions_are_winograds_and_as_close(
+    predictor: Predictor, int8: Path, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+):
+    """To the network in float32, as OpenVINO's int8 is, which remains for small photos and for many threads."""
+    theirs = int8_predictor(predictor, int8).trunk
+    assert isinstance(theirs, OpenVinoTrunk)
+    monkeypatch.setattr(int8_pyramid, "LEAST", 0)  # of photos as small as these
+    ours = int8_predictor(predictor, int8)
+    assert isinstance(ours.trunk, Int8Pyramid)
+    monkeypatch.setattr(winograd, "MOST_THREADS", 0)
+    assert isinstance(int8_predictor(predictor, int8).trunk, OpenVinoTrunk)
+    monkeypatch.setattr(winograd, "MOST_THREADS", 8)
+    for record in records[4:6]:
+        pixels = calibration_pixels(ours, record)
+        expected, found, other = (trunk(pixels) for trunk in (predictor.trunk, ours.trunk, theirs))
+        values = {name: theirs.scales.get(name, Affine()).values(one) for name, one in other.features.items()}
+        far = distances(other._replace(features=values), expected)
+        assert all(1e-4 < distance < 1.2 * far[name] + 0.02 for name, distance in distances(found, expected).items())
+
+
+@torch.inference_mode()
+def test_an_archive_of_before_has_no_levels(
+    predictor: Predictor, int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(int8_pyramid, "LEAST", 0)
+    openvino = openvino_trunk.load_openvino()
+    whole = openvino.Core().read_model(int8)
+    results = [one for one in whole.get_results() if not one.input_value(0).get_any_name().startswith(LEVEL)]
+    assert len(results) == len(whole.get_results()) - 4
+    openvino.save_model(openvino.Model(results, whole.get_parameters()), tmp_path / "trunk.xml", compress_to_fp16=False)
+    trunk = int8_predictor(predictor, tmp_path / "trunk.xml").trunk
+    assert isinstance(trunk, OpenVinoTrunk)
+    assert "p2" in trunk(torch.zeros(1, 3, 64, 128)).features
+
+
 def test_int8_answers_the_same_without_numba(predictor: Predictor, int8: Path, monkeypatch: pytest.MonkeyPatch):
     """Detectron2's pooler, which is the reference, reads the stored features, too."""
     photo = np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)
     answers = []
     for can_replace in (True, False):
         monkeypatch.setattr("maskserve.modeling.heads.can_replace", lambda _pooler, can=can_replace: can)
-        weights = network("mobilenetv2", "quick")[1].state_dict()
-        answers += Predictor(predictor.cfg, CLASSES, weights=weights, precision="int8", trunk=int8)([photo])[0]
+        answers += int8_predictor(predictor, int8)([photo])[0]
     fast, reference = answers
     assert len(fast.scores) > 0
     np.testing.assert_allclose(fast.scores, reference.scores, atol=0.02)  # the heads calculate in bfloat16
