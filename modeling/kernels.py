@@ -1,4 +1,5 @@
-"""Loops that numba compiles to machine code: ROIAlign both ways, suppression. Loaded by `maskserve.modeling.compiled`.
+"""Loops that numba compiles to machine code: ROIAlign both ways, the RPN's boxes, suppression. Loaded by
+`maskserve.modeling.compiled`.
 
 They give Python's lock free while they run. Compiled code is kept beside this file, where it may be written.
 
@@ -186,3 +187,48 @@ def _first_apart(boxes: Any, groups: Any, group_count: int, threshold: float, mo
 
 
 first_apart = _compiled(_first_apart)
+
+
+def _boxes_at(
+    places: Any,
+    deltas: Any,
+    cell: Any,
+    grid: Any,
+    weights: Any,
+    most: float,
+    limits: Any,
+    least: float,
+    boxes: Any,
+    usable: Any,
+) -> None:
+    """The RPN's boxes of some places of a level, clipped to the image; which of them are finite and have an inside.
+
+    Args:
+        places: (k,), in the order of flat logits (h, w, A).
+        deltas: (h, w, 4 A), float32 or bfloat16's bits.
+        cell: (A, 4), the anchors around the first place.
+        grid: (stride, offset) of the places, px and strides.
+        weights, most: of Detectron2's Box2BoxTransform: what deltas are divided by, the largest logarithm of a size.
+        limits: (height, width) of the image, px.
+        least: each side of a box is longer.
+        boxes, usable: (k, 4) and (k,), which are written.
+    """
+    columns, anchors = deltas.shape[1], cell.shape[0]
+    for index in range(places.shape[0]):
+        spot, anchor = divmod(places[index], anchors)
+        for axis in range(2):
+            at = (spot // columns if axis else spot % columns) + grid[1]
+            low, high = cell[anchor, axis] + at * grid[0], cell[anchor, axis + 2] + at * grid[0]
+            delta = deltas[spot // columns, spot % columns, 4 * anchor : 4 * anchor + 4]
+            middle = low + (high - low) / 2 + value(delta[axis]) / weights[axis] * (high - low)
+            half = np.exp(min(value(delta[axis + 2]) / weights[axis + 2], most)) * (high - low) / 2
+            boxes[index, axis], boxes[index, axis + 2] = middle - half, middle + half
+        usable[index] = True
+        for side in range(4):
+            usable[index] &= np.isfinite(boxes[index, side])
+            boxes[index, side] = min(max(boxes[index, side], 0), limits[1 - side % 2])
+        for axis in range(2):
+            usable[index] &= boxes[index, axis + 2] - boxes[index, axis] > least
+
+
+boxes_at = _compiled(_boxes_at)

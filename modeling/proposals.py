@@ -19,6 +19,8 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from maskserve.modeling import compiled
+from maskserve.modeling.device import as_numpy
 from maskserve.modeling.suppression import suppress
 
 Anchors = Callable[[Tensor], Tensor]
@@ -35,7 +37,41 @@ def propose(
         logits, deltas: of each level, see `maskserve.modeling.trunk.TrunkOutput`.
         sizes: (height, width) of each image without its padding.
     """
-    return best_of_levels(rpn, *flat_levels(rpn, logits, deltas), sizes)
+    if logits[0].device.type != "cpu" or not compiled.is_there():
+        return best_of_levels(rpn, *flat_levels(rpn, logits, deltas), sizes)
+    return [
+        _of_image(rpn, [one[place] for one in logits], [one[place] for one in deltas], size)
+        for place, size in enumerate(sizes)
+    ]
+
+
+def _of_image(rpn: RPN, logits: Sequence[Tensor], deltas: Sequence[Tensor], size: tuple[int, int]) -> Instances:
+    """In one kernel for each level, where torch calls a hundred operators: two thirds of the time.
+
+    Args:
+        logits, deltas: of each level, (A, h, w) and (4 A, h, w), on the CPU.
+    """
+    generator, transform = rpn.anchor_generator, rpn.box2box_transform
+    limits = (transform.weights, transform.scale_clamp, size, float(rpn.min_box_size))
+    found = []
+    for level, (cell, stride) in enumerate(zip(generator.cell_anchors, generator.strides, strict=True)):
+        own = logits[level].permute(1, 2, 0).flatten().float().numpy()
+        places = _best_places(own, rpn.pre_nms_topk[False])
+        boxes, usable = np.empty((len(places), 4), np.float32), np.empty(len(places), bool)
+        grid = (cell.numpy(), (float(stride), float(generator.offset)))
+        at = (places, as_numpy(deltas[level].permute(1, 2, 0)), *grid)
+        compiled.kernels().boxes_at(*at, *limits, boxes, usable)
+        usable &= np.isfinite(own[places])
+        found.append((own[places[usable]], boxes[usable], np.full(usable.sum(), level)))
+    scores, corners, levels = (torch.from_numpy(np.concatenate(column)) for column in zip(*found, strict=True))
+    best = suppress(corners, scores, levels, rpn.nms_thresh, rpn.post_nms_topk[False])
+    return Instances(size, proposal_boxes=Boxes(corners[best]), objectness_logits=scores[best])
+
+
+def _best_places(scores: np.ndarray, most: int) -> np.ndarray:
+    """Of the `most` best, best first, of equal ones the first."""
+    places = np.sort(np.argpartition(scores, -most)[-most:]) if most < len(scores) else np.arange(len(scores))
+    return places[np.argsort(-scores[places], kind="stable")]
 
 
 def flat_levels(

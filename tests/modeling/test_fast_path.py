@@ -12,7 +12,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from maskserve.modeling import fused
+from maskserve.modeling import compiled, fused
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.heads import BoxPredictor, Float32Pooler
 from maskserve.modeling.predictor import Predictor
@@ -185,26 +185,58 @@ def test_without_numba_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(slow.mask_probs, fast.mask_probs, atol=1e-3)
 
 
-def test_proposals_are_detectron2_s_even_among_nan_and_boxes_without_an_inside(monkeypatch: pytest.MonkeyPatch):
-    _, model = network("mobilenetv2", "standard")
-    rpn = model.proposal_generator
-    generator = torch.Generator().manual_seed(5)
+def rpn_answers(seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits and deltas of two images, NaN and boxes without an inside among them."""
+    generator = torch.Generator().manual_seed(seed)
     shapes = [(32, 40), (16, 20), (8, 10), (4, 5), (2, 3)]
     logits = [torch.randn(2, 3, *shape, generator=generator) for shape in shapes]
     deltas = [torch.randn(2, 12, *shape, generator=generator) for shape in shapes]
+    logits[1][1, 0, 2] = torch.nan
     deltas[0][0, :, 3] = torch.nan
     deltas[1][1, 2::4] = -100  # no width
+    return logits, deltas
+
+
+@pytest.mark.parametrize("with_numba", [True, False])
+def test_proposals_are_detectron2_s_even_among_nan_and_boxes_without_an_inside(
+    with_numba: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not with_numba:
+        monkeypatch.setattr(compiled, "is_there", lambda: False)
+    _, model = network("mobilenetv2", "standard")
+    rpn = model.proposal_generator
+    logits, deltas = rpn_answers(5)
     sizes = [(128, 160), (100, 150)]
     images = ImageList(torch.zeros(2, 3, 128, 160), sizes)
-    features = {name: torch.zeros(2, 1, *shape) for name, shape in zip(rpn.in_features, shapes, strict=True)}
+    features = {name: torch.zeros(2, 1, *one.shape[2:]) for name, one in zip(rpn.in_features, logits, strict=True)}
     monkeypatch.setattr(rpn.rpn_head, "forward", lambda _features: (logits, deltas))
     with torch.no_grad():
         theirs, _ = rpn(images, features)
         ours = propose(rpn, logits, deltas, sizes)
     for expected, got in zip(theirs, ours, strict=True):
         assert len(got) == len(expected) > 100
-        torch.testing.assert_close(got.proposal_boxes.tensor, expected.proposal_boxes.tensor)
+        torch.testing.assert_close(got.proposal_boxes.tensor, expected.proposal_boxes.tensor, rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(got.objectness_logits, expected.objectness_logits)
+
+
+@torch.inference_mode()
+def test_proposals_of_half_a_map_in_bfloat16_are_the_same():
+    """As the RPN's one convolution leaves them: deltas beside logits, channels last."""
+    _, model = network("mobilenetv2", "standard")
+    rpn, sizes = model.proposal_generator, [(128, 160), (100, 150)]
+    logits, deltas = rpn_answers(6)
+    both = [
+        torch.cat(parts, 1).bfloat16().contiguous(memory_format=torch.channels_last)
+        for parts in zip(deltas, logits, strict=True)
+    ]
+    beside = [one[:, :12] for one in both]
+    assert not beside[0].is_contiguous(memory_format=torch.channels_last)
+    found = propose(rpn, logits, beside, sizes)
+    dense = propose(rpn, logits, [one.float().contiguous() for one in beside], sizes)
+    for one, other in zip(found, dense, strict=True):
+        assert len(one) > 100
+        assert one.objectness_logits.isfinite().all()
+        torch.testing.assert_close(one.proposal_boxes.tensor, other.proposal_boxes.tensor, rtol=0, atol=0)
 
 
 def test_no_norm_is_left_where_a_convolution_can_hold_it():
