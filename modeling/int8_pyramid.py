@@ -70,11 +70,12 @@ def suits(model: GeneralizedRCNN, levels: Collection[str], short_side: int) -> b
     if type(fpn) is not FPN or type(head) is not StandardRPNHead:
         return False
     outputs = _outputs(fpn)
+    if not all(map(suits_int8, (*outputs.values(), head.conv))):
+        return False
     first, conv = next(iter(outputs.items()))
     large = (short_side // fpn._out_feature_strides[first]) ** 2 * conv.weight.numel() >= LEAST
     read = fpn.top_block is None or fpn.top_block.in_feature in outputs
-    stored = all(LEVEL + name in levels for name in outputs)
-    return large and read and stored and all(map(suits_int8, (*outputs.values(), head.conv)))
+    return large and read and all(LEVEL + name in levels for name in outputs)
 
 
 def _outputs(fpn: FPN) -> dict[str, Conv2d]:

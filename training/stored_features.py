@@ -42,7 +42,7 @@ def store_features(model: Any) -> None:
     pools = [make.max_pool(level, [1, 1], [1, 1], [0, 0], [0, 0], [1, 1]) for level in levels.values()]
     model.add_results([make.result(pool) for pool in pools])
     model.validate_nodes_and_infer_types()
-    for name, output in zip(levels, model.outputs[-len(levels) :], strict=True):
+    for name, output in zip(levels, model.outputs[len(model.outputs) - len(levels) :], strict=True):
         output.get_tensor().set_names({name})
 
 

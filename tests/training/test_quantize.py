@@ -16,7 +16,7 @@ from torch import Tensor
 from maskserve.modeling import int8_pyramid, openvino_trunk, winograd
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.int8_pyramid import Int8Pyramid
-from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoTrunk
+from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph, OpenVinoTrunk
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
 from maskserve.modeling.winograd_int8 import suits_int8
@@ -131,6 +131,17 @@ def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_tor
     (again,), _ = quantised([photo])
     assert len(found.scores) > 0
     np.testing.assert_array_equal(found.boxes_xyxy, again.boxes_xyxy)
+
+
+def test_a_light_pyramid_has_no_levels(records: list[dict[str, Any]], tmp_path: Path):
+    """Its last convolutions are two each: OpenVINO does all of it."""
+    cfg, model = network(*NETWORKS["mobilenetv2 lite, stride 16"])
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    trunk = write_int8_trunk(Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu"), records[:2], tmp_path)
+    assert OpenVinoGraph(trunk, (LEVEL,)).names == []
+    quantised = Predictor(cfg, CLASSES, weights=weights, precision="int8", trunk=trunk)
+    (found,), _ = quantised([np.full((90, 120, 3), 99, np.uint8)])
+    assert found.size == (90, 120)
 
 
 def int8_predictor(predictor: Predictor, trunk: Path) -> Predictor:
