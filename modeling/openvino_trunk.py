@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class OpenVinoGraph:
             # its compiler ends the process at some networks with group norm, and was not seen to make any faster
             "SNIPPETS_MODE": "DISABLE",
         }
-        core = openvino.Core()
+        core = _core()
         whole = _read(core, path)
         results = [one for one in whole.get_results() if one.input_value(0).get_any_name().startswith(kinds)]
         self.names = [str(one.input_value(0).get_any_name()) for one in results]
@@ -101,6 +101,13 @@ class OpenVinoTrunk:
             [value for name, value in outputs.items() if name.startswith(_LOGITS)],
             [value for name, value in outputs.items() if name.startswith(_DELTAS)],
         )
+
+
+@cache
+def _core() -> Any:
+    """One for the life of the process. Each gives its thread a stack for signals, and the one before it back when it is
+    taken down: of two, taken down in that order, one that is gone. Then the next signal ends the process."""
+    return load_openvino().Core()
 
 
 def _read(core: Any, path: Path) -> Any:

@@ -19,6 +19,7 @@ from maskserve.modeling.int8_pyramid import Int8Pyramid
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph, OpenVinoTrunk
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
+from maskserve.modeling.winograd import Way
 from maskserve.modeling.winograd_int8 import suits_int8
 from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
@@ -158,8 +159,10 @@ def test_the_last_convolutions_are_winograds_and_as_close(
     theirs = int8_predictor(predictor, int8).trunk
     assert isinstance(theirs, OpenVinoTrunk)
     monkeypatch.setattr(int8_pyramid, "LEAST", 0)  # of photos as small as these
+    monkeypatch.setitem(winograd.WAYS, torch.uint8, Way(3, 0))
     ours = int8_predictor(predictor, int8)
     assert isinstance(ours.trunk, Int8Pyramid)
+    assert all(conv.winograd.pays((1, 64, 8, 8)) for conv in ours.trunk._outputs.values())
     monkeypatch.setattr(winograd, "MOST_THREADS", 0)
     assert isinstance(int8_predictor(predictor, int8).trunk, OpenVinoTrunk)
     monkeypatch.setattr(winograd, "MOST_THREADS", 8)
@@ -168,7 +171,7 @@ def test_the_last_convolutions_are_winograds_and_as_close(
         expected, found, other = (trunk(pixels) for trunk in (predictor.trunk, ours.trunk, theirs))
         values = {name: theirs.scales.get(name, Affine()).values(one) for name, one in other.features.items()}
         far = distances(other._replace(features=values), expected)
-        assert all(1e-4 < distance < 1.2 * far[name] + 0.02 for name, distance in distances(found, expected).items())
+        assert all(1e-4 < distance < 1.5 * far[name] + 0.03 for name, distance in distances(found, expected).items())
 
 
 @torch.inference_mode()
@@ -208,6 +211,23 @@ def test_int8_answers_at_sizes_that_once_ended_the_process(int8: Path):
     )
     done = subprocess.run([sys.executable, "-c", program, str(int8)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_signal_ends_no_process_that_had_two_trunks(int8: Path):
+    """OpenVINO gives threads a stack for signals, and may leave them one that is gone. In another process, which may
+    die."""
+    program = (
+        "import os, signal, sys, torch; from pathlib import Path\n"
+        "from maskserve.modeling.openvino_trunk import OpenVinoTrunk\n"
+        "trunks = [OpenVinoTrunk(Path(sys.argv[1])) for _ in range(2)]\n"
+        "for trunk in trunks: trunk(torch.zeros(1, 3, 32, 32))\n"
+        "del trunk, trunks[0]\n"
+        "del trunks[0]\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('told'))\n"
+        "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(int8)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "told\n"), done.stderr
 
 
 def test_a_missing_openvino_is_named_with_what_to_do(int8: Path, monkeypatch: pytest.MonkeyPatch):
