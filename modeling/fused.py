@@ -20,6 +20,7 @@ GPU works on a batch, and up to half of a MobileNetV2's layer on a CPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -169,11 +170,16 @@ class FusedFPN(Fused, FPN):
         below = self.bottom_up(x)
         for name, lateral in zip(reversed(self.in_features), self.lateral_convs, strict=True):
             levels.append(_add_level(lateral, below[name], levels[-1]) if levels else lateral(below[name]))
-        outputs = each(self.output_convs, levels)[::-1]
-        if self.top_block is not None:
-            named = {**dict(zip(self._out_features, outputs, strict=False)), **below}
-            outputs += self.top_block(named[self.top_block.in_feature])
-        return dict(zip(self._out_features, outputs, strict=True))
+        return from_levels(self, levels, below)
+
+
+def from_levels(fpn: FPN, levels: Sequence[Tensor], below: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An FPN's features, of what its last convolutions read, in their order, and of its bottom-up network's."""
+    outputs = each(fpn.output_convs, levels)[::-1]
+    if fpn.top_block is not None:
+        named = {**dict(zip(fpn._out_features, outputs, strict=False)), **below}
+        outputs += fpn.top_block(named[fpn.top_block.in_feature])
+    return dict(zip(fpn._out_features, outputs, strict=True))
 
 
 class FusedRpnHead(StandardRPNHead):

@@ -18,9 +18,9 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor
 
+from maskserve.modeling.fused import from_levels
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph
 from maskserve.modeling.trunk import Affine, TrunkOutput
-from maskserve.modeling.winograd import each
 from maskserve.modeling.winograd_int8 import Int8Conv, suits_int8
 
 LEAST = 1_800_000_000
@@ -41,7 +41,9 @@ class Int8Pyramid:
 
     def __init__(self, graph: OpenVinoGraph, model: GeneralizedRCNN, dtype: torch.dtype) -> None:
         self.graph, self._fpn, self._rpn = graph, model.backbone, model.proposal_generator
-        self._outputs = {name: Int8Conv(conv, graph.scales[LEVEL + name]) for name, conv in _outputs(self._fpn).items()}
+        self._levels = [LEVEL + name for name in _outputs(self._fpn)]
+        convs = zip(self._fpn.output_convs, self._levels, strict=True)
+        self._fpn.output_convs = [Int8Conv(conv, graph.scales[level]) for conv, level in convs]
         self._rpn.rpn_head.conv = Int8Conv(self._rpn.rpn_head.conv)
         self._rpn.rpn_head.to(dtype)
         self._fpn.to(dtype)
@@ -49,12 +51,7 @@ class Int8Pyramid:
     def __call__(self, pixels: Tensor) -> TrunkOutput:
         """See `maskserve.modeling.trunk.Trunk`."""
         levels = self.graph(pixels)
-        found = each([*self._outputs.values()], [levels[LEVEL + name] for name in self._outputs])
-        features = dict(zip(self._outputs, found, strict=True))
-        above = self._fpn.top_block
-        if above is not None:
-            names = self._fpn._out_features[len(features) :]
-            features.update(zip(names, above(features[above.in_feature]), strict=True))
+        features = from_levels(self._fpn, [levels[name] for name in self._levels], {})
         logits, deltas = self._rpn.rpn_head([features[name] for name in self._rpn.in_features])
         return TrunkOutput(features, logits, deltas)
 
@@ -72,12 +69,13 @@ def suits(model: GeneralizedRCNN, levels: Collection[str], short_side: int) -> b
     outputs = _outputs(fpn)
     if not all(map(suits_int8, (*outputs.values(), head.conv))):
         return False
-    first, conv = next(iter(outputs.items()))
+    first, conv = [*outputs.items()][-1]
     large = (short_side // fpn._out_feature_strides[first]) ** 2 * conv.weight.numel() >= LEAST
     read = fpn.top_block is None or fpn.top_block.in_feature in outputs
     return large and read and all(LEVEL + name in levels for name in outputs)
 
 
 def _outputs(fpn: FPN) -> dict[str, Conv2d]:
-    """The last convolutions by the names of their features, p2 first."""
-    return dict(zip(fpn._out_features, reversed(fpn.output_convs), strict=False))
+    """The last convolutions by the names of their features, p2 last."""
+    names = fpn._out_features[: len(fpn.output_convs)]
+    return dict(zip(reversed(names), fpn.output_convs, strict=True))

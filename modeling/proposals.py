@@ -140,9 +140,8 @@ def _best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """The `most` best of each row and their places, best first; on a CPU numpy finds them three times as fast."""
     if scores.device.type != "cpu" or most == scores.shape[1]:
         return scores.topk(most, dim=1)
-    places = torch.from_numpy(np.argpartition(scores.detach().numpy(), -most, axis=1)[:, -most:])
-    best, order = scores.gather(1, places).sort(dim=1, descending=True)
-    return best, places.gather(1, order)
+    places = torch.from_numpy(np.stack([_best_places(one, most) for one in scores.detach().numpy()]))
+    return scores.gather(1, places), places
 
 
 def _kept(rpn: RPN, scores: Tensor, boxes: Tensor, size: tuple[int, int], level_ids: Tensor) -> Instances:

@@ -162,7 +162,7 @@ def test_the_last_convolutions_are_winograds_and_as_close(
     monkeypatch.setitem(winograd.WAYS, torch.uint8, Way(3, 0))
     ours = int8_predictor(predictor, int8)
     assert isinstance(ours.trunk, Int8Pyramid)
-    assert all(conv.winograd.pays((1, 64, 8, 8)) for conv in ours.trunk._outputs.values())
+    assert all(conv.winograd.pays((1, 64, 8, 8)) for conv in ours.trunk._fpn.output_convs)
     monkeypatch.setattr(winograd, "MOST_THREADS", 0)
     assert isinstance(int8_predictor(predictor, int8).trunk, OpenVinoTrunk)
     monkeypatch.setattr(winograd, "MOST_THREADS", 8)
