@@ -36,7 +36,8 @@ from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.mobilenetv2 import InvertedResidual
 from maskserve.modeling.packed import ASKED, PackedWeights
 from maskserve.modeling.strips import hidden_rows, strips
-from maskserve.modeling.winograd import Winograd, each, suits
+from maskserve.modeling.winograd import Call, Winograd, suits
+from maskserve.modeling.winograd_calls import convolve, each
 
 
 def fuse(model: nn.Module) -> None:
@@ -63,7 +64,7 @@ def fuse(model: nn.Module) -> None:
         if type(module) is InvertedResidual:
             _fuse_residual(module)
         if type(module) is StandardRPNHead and not on_gpu:
-            module.__class__ = FusedRpnHead
+            _fuse_rpn_head(module)
 
 
 class Fused:
@@ -189,12 +190,7 @@ class FusedRpnHead(StandardRPNHead):
         """See Detectron2's."""
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             return super().forward(features)
-        heads = (self.anchor_deltas, self.objectness_logits)
-        weight = torch.cat([head.weight for head in heads])
-        bias = torch.cat([head.bias for head in heads])
-        counts = [head.out_channels for head in heads]
-        hidden = each([self.conv] * len(features), features)
-        both = [F.conv2d(one, weight, bias).split(counts, 1) for one in hidden]
+        both = [one.split(self.counts, 1) for one in each([self.conv] * len(features), features, self.both)]
         return [logits for _, logits in both], [deltas for deltas, _ in both]
 
 
@@ -274,6 +270,16 @@ def _fuse_residual(block: InvertedResidual) -> None:
         block.__class__ = FusedResidual
 
 
+def _fuse_rpn_head(head: StandardRPNHead) -> None:
+    last = (head.anchor_deltas, head.objectness_logits)
+    head.counts = [conv.out_channels for conv in last]
+    both = Conv2d(last[0].in_channels, sum(head.counts), kernel_size=1)
+    both.weight = nn.Parameter(torch.cat([conv.weight for conv in last]), requires_grad=False)
+    both.bias = nn.Parameter(torch.cat([conv.bias for conv in last]), requires_grad=False)
+    _fuse_on_cpu(both)
+    head.both, head.__class__ = both, FusedRpnHead
+
+
 def _adds_levels(fpn: Any, on_gpu: bool) -> bool:
     takes = gpu_kernels.takes(*_kind(fpn.lateral_convs[0])) if on_gpu else all(map(_is_plain, fpn.lateral_convs))
     return fpn._fuse_type == "sum" and takes
@@ -298,7 +304,7 @@ def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
 def _packed_conv(conv: Conv2d, x: Tensor, active: str, *limits: float) -> Tensor:
     """On a CPU."""
     if conv.winograd and conv.winograd.pays(x.shape):
-        return conv.winograd(x, relu=active == "relu")
+        return convolve([Call(conv.winograd, x, active == "relu")])[0]
     return torch.ops.mkldnn._convolution_pointwise(
         *(x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *(active, limits, ""),
@@ -317,7 +323,7 @@ def _add_conv(conv: Conv2d, x: Tensor, other: Tensor, active: str | None = None)
     """On a CPU, in the memory of `other`: a block's own input is read by nobody after it, for a stage gives its last
     block's output to the FPN, and what follows that has no shortcut or a convolution in it."""
     if conv.winograd and conv.winograd.pays(x.shape):
-        return conv.winograd(x, relu=active == "relu", onto=other)
+        return convolve([Call(conv.winograd, x, active == "relu", onto=other)])[0]
     return torch.ops.mkldnn._convolution_pointwise_.binary(
         *(other, x, conv.packed(x.shape), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
         *("add", 1.0, active, [], ""),

@@ -41,17 +41,22 @@ class Int8Pyramid:
 
     def __init__(self, graph: OpenVinoGraph, model: GeneralizedRCNN, dtype: torch.dtype) -> None:
         self.graph, self._fpn, self._rpn = graph, model.backbone, model.proposal_generator
-        self._levels = [LEVEL + name for name in _outputs(self._fpn)]
+        outputs = _outputs(self._fpn)
+        self._levels = [LEVEL + name for name in outputs]
+        self._strides = [self._fpn._out_feature_strides[name] for name in outputs]
         convs = zip(self._fpn.output_convs, self._levels, strict=True)
         self._fpn.output_convs = [Int8Conv(conv, graph.scales[level]) for conv, level in convs]
         self._rpn.rpn_head.conv = Int8Conv(self._rpn.rpn_head.conv)
         self._rpn.rpn_head.to(dtype)
         self._fpn.to(dtype)
 
-    def __call__(self, pixels: Tensor) -> TrunkOutput:
+    def __call__(self, pixels: Tensor, filled: tuple[int, int] | None = None) -> TrunkOutput:
         """See `maskserve.modeling.trunk.Trunk`."""
-        levels = self.graph(pixels)
-        features = from_levels(self._fpn, [levels[name] for name in self._levels], {})
+        found = self.graph(pixels)
+        height, width = filled or pixels.shape[2:]
+        sizes = [(height // stride, width // stride) for stride in self._strides]
+        levels = [found[name][:, :, :rows, :columns] for name, (rows, columns) in zip(self._levels, sizes, strict=True)]
+        features = from_levels(self._fpn, levels, {})
         logits, deltas = self._rpn.rpn_head([features[name] for name in self._rpn.in_features])
         return TrunkOutput(features, logits, deltas)
 

@@ -93,7 +93,7 @@ class OpenVinoTrunk:
             name.removeprefix(FEATURE): scale for name, scale in self.graph.scales.items()
         }
 
-    def __call__(self, pixels: Tensor) -> TrunkOutput:
+    def __call__(self, pixels: Tensor, filled: tuple[int, int] | None = None) -> TrunkOutput:  # noqa: ARG002
         """See `maskserve.modeling.trunk.Trunk`. As long as `OpenVinoGraph`'s, it holds until the next call."""
         outputs = self.graph(pixels)
         return TrunkOutput(

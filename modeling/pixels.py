@@ -72,9 +72,16 @@ class Pixels:
                 shown = resize_on_gpu(image, size, original, inside.device)
                 torch.sub(shown.flip(-1) if self._bgr else shown, self._mean, out=inside).div_(self._std)
             else:
-                seen = np.ascontiguousarray(resize(image, size, original)[:, :, :: -1 if self._bgr else 1])
+                seen = np.ascontiguousarray(resize(image, size, original))
+                if self._bgr:
+                    seen = cv2.cvtColor(seen, cv2.COLOR_RGB2BGR)
                 cv2.LUT(seen, self._table, dst=as_numpy(inside))  # the same numbers in one pass
         return batch.permute(0, 3, 1, 2), sizes
+
+    def filled(self, sizes: Sequence[Size]) -> Size:
+        """(height, width) of what the network needs of a batch of images of those sizes: the rest is for few sizes."""
+        stride, _ = self._strides
+        return padded_size(sizes, stride, stride)
 
     def network_size(self, size: Size) -> Size:
         """(height, width) at which the network sees an image of `size`."""

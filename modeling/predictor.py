@@ -166,7 +166,7 @@ class Predictor:
         return predictions, StageTimes((middle - start) * 1000, (end - middle) * 1000)
 
     def _step_by_step(self, pixels: Tensor, sizes: list[Size]) -> list[Detections]:
-        features, logits, deltas = self.trunk(pixels)
+        features, logits, deltas = self.trunk(pixels, self.pixels.filled(sizes))
         proposals = propose(self._rpn, logits, deltas, sizes)
         found, _ = self._heads(None, features, proposals)
         columns = ((one.pred_boxes.tensor, one.scores, one.pred_classes, one.pred_masks[:, 0]) for one in found)

@@ -46,7 +46,13 @@ class Trunk(Protocol):
     scales: Mapping[str, Affine]
     """Of the features that are uint8, by name."""
 
-    def __call__(self, pixels: Tensor) -> TrunkOutput: ...
+    def __call__(self, pixels: Tensor, filled: tuple[int, int] | None = None) -> TrunkOutput:
+        """Of the pixels that photos fill.
+
+        Args:
+            filled: their (height, width), multiples of the network's stride, if further ones were padded: what comes
+                of those may be left out.
+        """
 
 
 class TorchTrunk(nn.Module):
@@ -60,7 +66,7 @@ class TorchTrunk(nn.Module):
         self.rpn_head = model.proposal_generator.rpn_head
         self.rpn_features: tuple[str, ...] = tuple(model.proposal_generator.in_features)
 
-    def forward(self, pixels: Tensor) -> TrunkOutput:
+    def forward(self, pixels: Tensor, filled: tuple[int, int] | None = None) -> TrunkOutput:  # noqa: ARG002
         features: Mapping[str, Tensor] = self.backbone(pixels.to(next(self.parameters()).dtype))
         logits, deltas = self.rpn_head([features[name] for name in self.rpn_features])
         return TrunkOutput(dict(features), logits, deltas)

@@ -16,8 +16,9 @@ Shape shorthand: B images, C, C' channels, H, W px, n side of a tile with what i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,6 @@ from torch.nn import functional as F
 from maskserve.modeling import compiled
 from maskserve.modeling.device import as_numpy
 from maskserve.modeling.packed import PackedWeights
-from maskserve.modeling.process import run_at_once
 
 LEAST_CHANNELS = 64
 MOST_THREADS = 8
@@ -82,61 +82,53 @@ class Call(NamedTuple):
     relu: bool
     onto: Tensor | None = None
     """(B, C', H, W), to which the answer is added before the ReLU, in its memory."""
+    then: Conv2d | None = None
+    """A 1×1 convolution of that answer, prepared by `maskserve.modeling.fused`: only what it answers is wanted."""
 
 
-def convolve(calls: Sequence[Call]) -> list[Tensor]:
-    """What each convolution answers, (B, C', H, W), channels last. No thread waits for the others between two."""
-    if not calls:
-        return []
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)  # for each thread's products; oneDNN packs weights otherwise for more
-        works = [call.of.work(call, threads) for call in calls]
-        strips = iter([(work, first) for work in works for first in range(0, work.tiles, work.step)])
-        run_at_once(_some, [(strips,)] * threads)
-    finally:
-        torch.set_num_threads(threads)
-    return [work.out.permute(0, 3, 1, 2) for work in works]
+class Source(NamedTuple):
+    """A map as the kernels read it: channels last, and perhaps a part of a larger one."""
 
+    numbers: np.ndarray
+    """All of them, flat."""
+    size: tuple[int, ...]
+    """(B, H, W, C)"""
+    pitches: tuple[int, ...]
+    """Numbers from an image to the next, and from a row."""
 
-def each(convs: Sequence[Any], maps: Sequence[Tensor]) -> list[Tensor]:
-    """Each map through its convolution: all at once for which that has a `winograd` that pays."""
-    calls = {
-        place: Call(conv.winograd, x, relu=conv.activation is not None)
-        for place, (conv, x) in enumerate(zip(convs, maps, strict=True))
-        if getattr(conv, "winograd", None) and conv.winograd.pays(x.shape)
-    }
-    found = dict(zip(calls, convolve([*calls.values()]), strict=True))
-    return [
-        found[place] if place in found else conv(x) for place, (conv, x) in enumerate(zip(convs, maps, strict=True))
-    ]
+    @classmethod
+    def of(cls, x: Tensor) -> Source:
+        """(B, C, H, W); copied where it is not channels last."""
+        pixels = x.permute(0, 2, 3, 1)
+        if pixels.stride()[2:] != (x.shape[1], 1):
+            pixels = pixels.contiguous()
+        spans = [(side - 1) * step for side, step in zip(pixels.shape, pixels.stride(), strict=True)]
+        return cls(as_numpy(pixels.as_strided((sum(spans) + 1,), (1,))), tuple(pixels.shape), pixels.stride()[:2])
 
 
 class Work(NamedTuple):
     """A call made ready for the threads."""
 
-    of: Winograd
-    pixels: np.ndarray
+    call: Call
+    source: Source
     tiles: int
     step: int
     """Tiles in a strip."""
     weights: Tensor
+    then_weights: Tensor | None
     out: Tensor
-    """(B, H, W, C')"""
-    adds: bool
-    relu: bool
+    """(B, H, W, C'), or what follows makes of it."""
 
 
-def _some(strips: Iterator[tuple[Work, int]]) -> None:
-    """One strip after the other while there are any; several threads at once, each of which works for itself."""
-    torch.set_num_threads(1)
-    work: Work | None = None
-    room: tuple[Tensor, ...] = ()
-    for one, first in strips:
-        if one is not work:
-            room = ()  # its memory, which the cache has, becomes the next one's
-            work, room = one, one.of.room(one.step)
-        one.of.strip(one, first, room)
+class Room(NamedTuple):
+    """Of a thread, for the numbers of a strip."""
+
+    numbers: Tensor
+    """(1, n² · C, tiles, 1), channels last."""
+    units: np.ndarray | None
+    """Of what is rounded, float32 (n² · tiles)."""
+    answers: Tensor | None
+    """(tiles, 4, 4, C'), where something follows."""
 
 
 class Winograd:
@@ -147,7 +139,7 @@ class Winograd:
     def __init__(self, conv: Conv2d, way: Way | None = None) -> None:
         self._conv = conv
         self._way = way or WAYS[conv.weight.dtype]
-        self.groups = compiled.winograd_kernels().PLACES
+        self.groups, self._inner = compiled.winograd_kernels().PLACES, compiled.winograd_kernels().INNER
         self._of_tile = self.groups * conv.in_channels * conv.out_channels
         self._packed = PackedWeights(self)
         shift = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.float()
@@ -162,53 +154,53 @@ class Winograd:
         """Whether it is faster for an input of that size, (B, C, H, W)."""
         return self._tiles(size) * self._of_tile >= self._way.least and few_threads()
 
-    def __call__(self, x: Tensor, *, relu: bool, onto: Tensor | None = None) -> Tensor:
-        """`convolve` of one call."""
-        return convolve([Call(self, x, relu, onto)])[0]
-
     def work(self, call: Call, threads: int) -> Work:
         """For so many threads; torch itself has one while this is asked."""
-        pixels, onto = call.x.permute(0, 2, 3, 1).contiguous(), call.onto
+        source, onto, then = Source.of(call.x), call.onto, call.then
         if onto is None:
-            out = torch.empty(*pixels.shape[:3], self._conv.out_channels, dtype=self._conv.weight.dtype)
+            channels = (then or self._conv).out_channels
+            out = torch.empty(*source.size[:3], channels, dtype=self._conv.weight.dtype)
         else:
             out = onto.permute(0, 2, 3, 1).contiguous()
         tiles = self._tiles(call.x.shape)
         step = self._strip_size(tiles, threads)
         weights = self._packed((1, self.groups * self._conv.in_channels, step, 1))
-        return Work(self, as_numpy(pixels), tiles, step, weights, out, onto is not None, call.relu)
+        then_weights = then and then.packed((1, then.in_channels, step * self._inner**2, 1))
+        return Work(call, source, tiles, step, weights, then_weights, out)
 
-    def strip(self, work: Work, first: int, room: tuple[Tensor, ...]) -> None:
-        """The tiles from `first` on; in a thread of its own.
+    def room(self, work: Work) -> Room:
+        """Of a thread that does it."""
+        return Room(self._empty(work.step, self._conv.weight.dtype), None, self._answers(work))
 
-        Args:
-            room: of `room`.
-        """
-        last = min(first + work.step, work.tiles)
-        products, units = self._multiplied(work.pixels, first, last, room, work.weights)
-        compiled.winograd_kernels().put_together(
-            *(as_numpy(products.permute(0, 2, 3, 1)), units, first, last),
-            *(self._bias, work.adds, work.relu, as_numpy(work.out)),
+    def strip(self, work: Work, first: int, room: Room) -> None:
+        """The tiles from `first` on; in a thread of its own."""
+        last, call, out = min(first + work.step, work.tiles), work.call, as_numpy(work.out)
+        products = self._multiplied(work.source, first, last, room, work.weights)
+        put_together = partial(
+            compiled.winograd_kernels().put_together, as_numpy(products.permute(0, 2, 3, 1)), room.units
         )
+        then, answers = call.then, room.answers
+        if then is None or answers is None:
+            put_together(first, last, self._bias, call.onto is not None, call.relu, out)
+            return
+        put_together(0, last - first, self._bias, False, call.relu, as_numpy(answers))
+        found = ops.mkldnn._convolution_pointwise(
+            *(answers.view(1, -1, 1, then.in_channels).permute(0, 3, 1, 2), work.then_weights, then.bias),
+            *(then.padding, then.stride, then.dilation, then.groups, "none", [], ""),
+        )
+        compiled.winograd_kernels().put_tiles(as_numpy(found.permute(0, 2, 3, 1)), first, last, out)
 
-    def room(self, step: int) -> tuple[Tensor, ...]:
-        """For the numbers of a strip, (1, n² · C, tiles, 1), channels last."""
-        return (self._empty(step, self._conv.weight.dtype),)
-
-    def _multiplied(
-        self, pixels: np.ndarray, first: int, last: int, room: tuple[Tensor, ...], weights: Tensor
-    ) -> tuple[Tensor, np.ndarray | None]:
-        """Products of tiles `first` to `last`, (1, n² · C', tiles, 1), channels last, and their units or None.
-
-        Args:
-            room: of `room`.
-        """
-        (numbers,) = room
-        compiled.winograd_kernels().take_apart(pixels, 0, first, last, as_numpy(numbers.permute(0, 2, 3, 1)))
-        products = ops.mkldnn._convolution_pointwise(
+    def _multiplied(self, source: Source, first: int, last: int, room: Room, weights: Tensor) -> Tensor:
+        """Products of tiles `first` to `last`, (1, n² · C', tiles, 1), channels last."""
+        numbers = room.numbers
+        compiled.winograd_kernels().take_apart(*source, 0, first, last, as_numpy(numbers.permute(0, 2, 3, 1)))
+        return ops.mkldnn._convolution_pointwise(
             *(numbers, weights, None, self.padding, self.stride, self.dilation, self.groups, "none", [], "")
         )
-        return products, None
+
+    def _answers(self, work: Work) -> Tensor | None:
+        size = (work.step, self._inner, self._inner, self._conv.out_channels)
+        return torch.empty(size, dtype=work.out.dtype) if work.call.then else None
 
     def _empty(self, step: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(1, step, 1, self.groups * self._conv.in_channels, dtype=dtype).permute(0, 3, 1, 2)
@@ -220,8 +212,7 @@ class Winograd:
         return (torch.kron(filters, filters) @ places).reshape(-1, self._conv.in_channels)  # G w Gᵀ
 
     def _tiles(self, size: torch.Size) -> int:
-        inner = compiled.winograd_kernels().INNER
-        return size[0] * -(-size[2] // inner) * -(-size[3] // inner)
+        return size[0] * -(-size[2] // self._inner) * -(-size[3] // self._inner)
 
     def _strip_size(self, tiles: int, threads: int) -> int:
         """Of few, since weights are packed for each, one with which all threads have the same number of strips."""

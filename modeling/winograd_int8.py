@@ -20,7 +20,8 @@ from maskserve.modeling import compiled
 from maskserve.modeling.device import as_numpy
 from maskserve.modeling.packed import PackedWeights
 from maskserve.modeling.trunk import Affine
-from maskserve.modeling.winograd import WAYS, Winograd, few_threads, suits
+from maskserve.modeling.winograd import WAYS, Call, Room, Source, Winograd, Work, few_threads, suits
+from maskserve.modeling.winograd_calls import convolve
 
 _MIDDLE = 128
 """What 0 is rounded to: oneDNN multiplies uint8 by int8, as the CPU does."""
@@ -42,7 +43,7 @@ class Int8Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), uint8 or of the convolution's dtype ─▶ (B, C', H, W) of that dtype, channels last."""
         if self.winograd.pays(x.shape):
-            return self.winograd(x, relu=self.activation is not None)
+            return convolve([Call(self.winograd, x, self.activation is not None)])[0]
         return self.conv(x if x.is_floating_point() else self._reads.values(x).to(self.conv.weight.dtype))
 
 
@@ -65,22 +66,19 @@ class Int8Winograd(Winograd):
         self._zeros = torch.zeros(len(units), dtype=torch.int32)
         self._packed = PackedWeights(self, _packed)
 
-    def room(self, step: int) -> tuple[Tensor, ...]:
-        """And units of the places."""
-        return self._empty(step, torch.uint8), torch.empty(step * self.groups)
+    def room(self, work: Work) -> Room:
+        units = np.empty(work.step * self.groups, np.float32)
+        return Room(self._empty(work.step, torch.uint8), units, self._answers(work))
 
-    def _multiplied(
-        self, pixels: np.ndarray, first: int, last: int, room: tuple[Tensor, ...], weights: Tensor
-    ) -> tuple[Tensor, np.ndarray]:
-        numbers, units = room[0], room[1].numpy()
+    def _multiplied(self, source: Source, first: int, last: int, room: Room, weights: Tensor) -> Tensor:
+        numbers = room.numbers
         compiled.winograd_kernels().take_apart_rounded(
-            pixels, *self._zero_and_scale, first, last, as_numpy(numbers.permute(0, 2, 3, 1)), units
+            *source, *self._zero_and_scale, first, last, as_numpy(numbers.permute(0, 2, 3, 1)), room.units
         )
-        products = ops.onednn.qconv2d_pointwise(
+        return ops.onednn.qconv2d_pointwise(
             *(numbers, 1.0, 0, weights, self.units, self._zeros, self._middle),
             *(self.stride, self.padding, self.dilation, self.groups, 1.0, 0, self._conv.weight.dtype, "none", [], ""),
         )
-        return products, units
 
 
 def _packed(conv: Int8Winograd, size: Sequence[int]) -> Tensor:

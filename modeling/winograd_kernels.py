@@ -82,15 +82,16 @@ def _tile(tile: int, height: int, width: int) -> Any:
 tile_of = _compiled(_tile)
 
 
-def _cut_edge(x: Any, zero: int, image: int, top: int, left: int, out: Any) -> None:
+def _cut_edge(x: Any, size: Any, pitches: Any, zero: int, image: int, top: int, left: int, out: Any) -> None:
     """The pixels around a tile at the edge of x, `zero` where there are none."""
-    _, height, width, channels = x.shape
+    _, height, width, channels = size
     for place in range(PLACES):
         row, column = top - 1 + place // SIDE, left - 1 + place % SIDE
         inside = 0 <= row < height and 0 <= column < width
+        start = image * pitches[0] + row * pitches[1] + column * channels
         # one number after the other: numba takes a second longer to compile slices
         for channel in range(channels):
-            out[place * channels + channel] = x[image, row, column, channel] if inside else zero
+            out[place * channels + channel] = x[start + channel] if inside else zero
 
 
 cut_edge = _compiled(_cut_edge)
@@ -110,17 +111,15 @@ def _change(x: Any, zero: int, start: int, row_step: int, channels: int, work: A
 change = _compiled(_change)
 
 
-def _one_apart(x: Any, zero: int, tile: int, work: Any, edge: Any, out: Any, target: int) -> None:
+def _one_apart(
+    x: Any, size: Any, pitches: Any, zero: int, tile: int, work: Any, edge: Any, out: Any, target: int
+) -> None:
     """Tile number `tile` of x ─▶ `out`, from `target` on."""
-    _, height, width, channels = x.shape
+    _, height, width, channels = size
     image, top, left = tile_of(tile, height, width)
-    source, start, row_step = (
-        x.reshape(-1),
-        ((image * height + top - 1) * width + left - 1) * channels,
-        width * channels,
-    )
+    source, start, row_step = x, image * pitches[0] + (top - 1) * pitches[1] + (left - 1) * channels, pitches[1]
     if not (0 < top <= height - SIDE + 1 and 0 < left <= width - SIDE + 1):
-        cut_edge(x, zero, image, top, left, edge)
+        cut_edge(x, size, pitches, zero, image, top, left, edge)
         source, start, row_step = edge, 0, SIDE * channels
     change(source, zero, start, row_step, channels, work, out, target)
 
@@ -128,32 +127,37 @@ def _one_apart(x: Any, zero: int, tile: int, work: Any, edge: Any, out: Any, tar
 one_apart = _compiled(_one_apart)
 
 
-def _take_apart(x: Any, zero: int, first: int, last: int, out: Any) -> None:
-    """Tiles `first` to `last` of x (B, H, W, C), padded by one pixel ─▶ `out`, (tiles, 6, 6, C).
+def _take_apart(x: Any, size: Any, pitches: Any, zero: int, first: int, last: int, out: Any) -> None:
+    """Tiles `first` to `last` of x, padded by one pixel ─▶ `out`, (tiles, 6, 6, C).
 
     Args:
+        x: flat.
+        size: (B, H, W, C) of it.
+        pitches: numbers from an image to the next, and from a row.
         zero: what 0 is stored as in an x of uint8, else 0.
     """
-    numbers = PLACES * x.shape[3]
+    numbers = PLACES * size[3]
     work, edge = np.empty(PLACES * LANES, np.float32), np.empty(numbers, x.dtype)
     for tile in range(first, last):
-        one_apart(x, zero, tile, work, edge, out, (tile - first) * numbers)
+        one_apart(x, size, pitches, zero, tile, work, edge, out, (tile - first) * numbers)
 
 
 take_apart = _compiled(_take_apart)
 
 
-def _take_apart_rounded(x: Any, zero: int, scale: float, first: int, last: int, out: Any, units: Any) -> None:
+def _take_apart_rounded(
+    x: Any, size: Any, pitches: Any, zero: int, scale: float, first: int, last: int, out: Any, units: Any
+) -> None:
     """The same in uint8, around 128: a place's numbers, of all channels, in `units` of their own, (tiles · 36).
 
     Args:
         scale: what 1 in x stands for.
     """
-    channels = x.shape[3]
+    channels = size[3]
     work, edge = np.empty(PLACES * LANES, np.float32), np.empty(PLACES * channels, x.dtype)
     exact, most_steps = np.empty(PLACES * channels, np.float32), np.float32(127)
     for tile in range(first, last):
-        one_apart(x, zero, tile, work, edge, exact, 0)
+        one_apart(x, size, pitches, zero, tile, work, edge, exact, 0)
         for index in range(PLACES):
             sizes = every(0.0)
             for channel in range(0, channels, LANES):
@@ -210,3 +214,20 @@ def _put_together(
 
 
 put_together = _compiled(_put_together)
+
+
+def _put_tiles(tiles: Any, first: int, last: int, out: Any) -> None:
+    """Tiles `first` to `last` of `out`, (B, H, W, C), as they are, 4 × 4 px each after the other."""
+    _, height, width, channels = out.shape
+    source, target = tiles.reshape(-1), out.reshape(-1)
+    for tile in range(first, last):
+        image, top, left = tile_of(tile, height, width)
+        numbers = min(INNER, width - left) * channels
+        for row in range(min(INNER, height - top)):
+            start = ((tile - first) * INNER + row) * INNER * channels
+            place = ((image * height + top + row) * width + left) * channels
+            for index in range(numbers):
+                target[place + index] = source[start + index]
+
+
+put_tiles = _compiled(_put_tiles)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 
-from maskserve.modeling.pixels import Pixels, network_size
+from maskserve.modeling.pixels import LONG_STRIDE, Pixels, network_size
 from maskserve.modeling.resize import resize
 
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
@@ -43,3 +43,13 @@ def test_pixels_in_bfloat16_are_those_in_float32_rounded(small_cfg: CfgNode):
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert torch.equal(rounded([image], [(16, 16)])[0], exact([image], [(16, 16)])[0].bfloat16())
+
+
+def test_what_photos_fill_is_less_than_what_is_padded_for_few_sizes(small_cfg: CfgNode):
+    few = Pixels(small_cfg, MEAN.view(3, 1, 1), STD.view(3, 1, 1), stride=32, few_sizes=True)
+    images = [np.zeros((90, 120, 3), np.uint8)]
+    batch, sizes = few(images, [(90, 120)])
+    height, width = few.filled(sizes)
+    assert (batch.shape[2], batch.shape[3] % LONG_STRIDE) == (height, 0)
+    assert sizes[0][1] <= width < sizes[0][1] + 32
+    assert batch.shape[3] >= width

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from maskserve.modeling import compiled, winograd
 from maskserve.modeling.device import has_fast_bfloat16
 from maskserve.modeling.fused import ActiveConv, PackedConv, fuse
-from maskserve.modeling.winograd import Winograd, suits
+from maskserve.modeling.winograd import Call, Winograd, Work, suits
+from maskserve.modeling.winograd_calls import convolve, each
 
 pytestmark = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or not compiled.is_there(),
@@ -38,6 +39,11 @@ def exactly(conv: Conv2d, x: Tensor) -> Tensor:
     return nn.functional.conv2d(x.double(), conv.weight.double(), bias, padding=1)
 
 
+def asked(fast: Winograd, x: Tensor, *, relu: bool = False, onto: Tensor | None = None) -> Tensor:
+    (found,) = convolve([Call(fast, x, relu, onto)])
+    return found
+
+
 def apart(found: Tensor, exact: Tensor) -> float:
     """The error, of what is right."""
     return float((found.double() - exact).norm() / exact.norm())
@@ -53,7 +59,7 @@ def test_it_answers_what_the_convolution_answers(dtype: torch.dtype, tolerance: 
     for count, *size in SIZES:
         x = random_map(count, 96, *size, dtype)
         exact = exactly(conv, x).relu() if relu else exactly(conv, x)
-        found = fast(x, relu=relu)
+        found = asked(fast, x, relu=relu)
         assert found.dtype == dtype
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert apart(found, exact) < tolerance
@@ -62,7 +68,7 @@ def test_it_answers_what_the_convolution_answers(dtype: torch.dtype, tolerance: 
 def test_without_a_bias_and_from_a_map_that_lies_otherwise_in_memory():
     conv = conv_of(bias=False)
     x = torch.randn(2, 64, 20, 33)
-    assert apart(Winograd(conv)(x, relu=False), exactly(conv, x)) < 5e-6
+    assert apart(asked(Winograd(conv), x), exactly(conv, x)) < 5e-6
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -70,16 +76,42 @@ def test_it_adds_to_what_is_there_in_its_memory(relu: bool):
     conv = conv_of()
     x, there = (random_map(2, 64, 21, 34, torch.float32) for _ in range(2))
     wanted = exactly(conv, x) + there
-    found = Winograd(conv)(x, relu=relu, onto=there)
+    found = asked(Winograd(conv), x, relu=relu, onto=there)
     assert found.data_ptr() == there.data_ptr()
     assert apart(found, wanted.relu() if relu else wanted) < 5e-6
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 5e-6), pytest.param(torch.bfloat16, 2e-2, marks=needs_bfloat16)]
+)
+def test_a_pointwise_convolution_follows(dtype: torch.dtype, tolerance: float, relu: bool):
+    """Of large maps tile by tile, of small ones as a layer of its own; to 15 channels, as in an RPN."""
+    conv = conv_of(dtype, out_channels=80, activation=nn.ReLU() if relu else None)
+    then = conv_of(dtype, in_channels=80, out_channels=15, kernel_size=1, padding=0)
+    fuse(nn.Sequential(conv, then))
+    maps = [random_map(count, 64, *size, dtype) for count, *size in (*SIZES, (1, 97, 120))]
+    assert {conv.winograd.pays(x.shape) for x in maps} == {True, False}
+    for x, found in zip(maps, each([conv] * len(maps), maps, then), strict=True):
+        hidden = exactly(conv, x).relu() if relu else exactly(conv, x)
+        wanted = nn.functional.conv2d(hidden, then.weight.double(), then.bias.double())
+        assert found.dtype == dtype
+        assert apart(found, wanted) < tolerance
+
+
+def test_of_a_part_of_a_map_nothing_around_it_is_read():
+    conv = conv_of()
+    whole = torch.full((2, 64, 50, 70), torch.nan).contiguous(memory_format=torch.channels_last)
+    part = whole[:, :, :41, :58]
+    part[:] = random_map(2, 64, 41, 58, torch.float32)
+    assert apart(asked(Winograd(conv), part), exactly(conv, part)) < 5e-6
 
 
 def test_what_is_no_number_stays_none():
     conv = conv_of()
     x = random_map(1, 64, 20, 20, torch.float32)
     x[0, 3, 9, 9] = torch.nan
-    found = Winograd(conv)(x, relu=True)
+    found = asked(Winograd(conv), x, relu=True)
     assert found[0, :, 8:11, 8:11].isnan().all()
     assert found[0, :, :4, :4].isfinite().all()
 
@@ -90,7 +122,7 @@ def test_any_number_of_threads_answers_the_same_and_is_left_as_it_was(threads: i
     x = random_map(1, 64, 61, 47, torch.float32)
     try:
         torch.set_num_threads(threads)
-        found = Winograd(conv)(x, relu=False)
+        found = asked(Winograd(conv), x)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -100,7 +132,7 @@ def test_any_number_of_threads_answers_the_same_and_is_left_as_it_was(threads: i
 def test_weights_are_packed_for_one_thread():
     """Each thread calculates alone; on AVX2 weights that are packed for two take it fifteen times as long."""
     fast = Winograd(conv_of())
-    fast(random_map(1, 64, 61, 47, torch.float32), relu=False)
+    asked(fast, random_map(1, 64, 61, 47, torch.float32))
     assert {threads for threads, *_ in fast._packed._by_size} == {1}
 
 
@@ -108,7 +140,7 @@ def test_the_number_of_threads_is_left_as_it_was_after_an_error(monkeypatch: pyt
     fast, before = Winograd(conv_of()), torch.get_num_threads()
     monkeypatch.setattr(Winograd, "strip", None)
     with pytest.raises(TypeError, match="not callable"):
-        fast(random_map(1, 64, 40, 40, torch.float32), relu=False)
+        asked(fast, random_map(1, 64, 40, 40, torch.float32))
     assert torch.get_num_threads() == before
 
 
@@ -136,13 +168,13 @@ def test_a_prepared_model_does_it_where_it_pays(
     activation: nn.Module | None, kind: type[Conv2d], monkeypatch: pytest.MonkeyPatch
 ):
     done: list[torch.Size] = []
-    of_class = Winograd.__call__
+    of_class = Winograd.work
 
-    def noted(self: Winograd, x: Tensor, *, relu: bool) -> Tensor:
-        done.append(x.shape)
-        return of_class(self, x, relu=relu)
+    def noted(self: Winograd, call: Call, threads: int) -> Work:
+        done.append(call.x.shape)
+        return of_class(self, call, threads)
 
-    monkeypatch.setattr(Winograd, "__call__", noted)
+    monkeypatch.setattr(Winograd, "work", noted)
     conv = conv_of(activation=activation)
     fuse(nn.Sequential(conv))
     assert type(conv) is kind

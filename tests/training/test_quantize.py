@@ -172,6 +172,11 @@ def test_the_last_convolutions_are_winograds_and_as_close(
         values = {name: theirs.scales.get(name, Affine()).values(one) for name, one in other.features.items()}
         far = distances(other._replace(features=values), expected)
         assert all(1e-4 < distance < 1.5 * far[name] + 0.03 for name, distance in distances(found, expected).items())
+        height, width = pixels.shape[2], pixels.shape[3] - 32
+        part = ours.trunk(pixels, (height, width))
+        assert part.logits[0].shape[2:] == (height // 4, width // 4)
+        inner = slice(width // 4 - 8)  # beside what is left out are zeros
+        torch.testing.assert_close(part.logits[0][..., inner], found.logits[0][..., inner])
 
 
 @torch.inference_mode()
