@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from functools import cache
 
+import psutil
+
 PRECISIONS = ("fp32", "bf16", "int8")
+_QUIET_PERCENT = 2.0
+"""Of a core."""
+_TORCHSERVE = "org.pytorch.serve.ModelServer"
 
 
 @cache
@@ -36,3 +43,23 @@ def why_no_gpu() -> str:
     import torch
 
     return "" if torch.cuda.is_available() else "no GPU in this machine"
+
+
+def others_that_disturb(watched_s: float = 1.0) -> list[str]:
+    """Processes that take time from what is measured here, beside this one and those that started it.
+
+    TorchServe is one of them even when it is idle: two that a stopped test run had left made a model a sixth slower.
+    """
+    own = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
+    others = [process for process in psutil.process_iter() if process.pid not in own]
+    for process in others:
+        with suppress(psutil.Error):
+            process.cpu_percent()
+    time.sleep(watched_s)
+    found = []
+    for process in others:
+        with suppress(psutil.Error):  # it has ended
+            share = process.cpu_percent()
+            if share > _QUIET_PERCENT or _TORCHSERVE in process.cmdline():
+                found.append(f"{process.name()} (pid {process.pid}, {share:.0f} % of a core)")
+    return found

@@ -20,6 +20,7 @@ import click
 from benchmarks.bench import Bench
 from benchmarks.document import write_document
 from benchmarks.floor import peaks
+from benchmarks.machine import others_that_disturb
 from benchmarks.results import Results, Row, failed
 from benchmarks.rows import Group, cold_start, gateway, gpu, growth, model_path, pixels, serving, throughput, training
 from benchmarks.table import summary, target_table
@@ -99,6 +100,8 @@ def main(
         return
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_ctrl_c)
+    for other in others_that_disturb():
+        click.echo(f"! beside the benchmark runs {other}: stop it, or the figures are not worth much", err=True)
     results = run(groups, full=full, rounds=rounds or (FULL_ROUNDS if full else ROUNDS))
     click.echo(target_table(results.rows))
     if json_path:

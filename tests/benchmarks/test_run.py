@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from benchmarks import training_step
 from benchmarks.bench import Bench
 from benchmarks.clients import Load, Post, RefusedError, closed_loop
+from benchmarks.machine import others_that_disturb
 from benchmarks.ours import product
 from benchmarks.peers import torchserve_stock
 from benchmarks.profile import kind_of
@@ -48,6 +49,24 @@ def breaking(_bench: Bench, claims: Sequence[Claim]) -> Iterator[Row]:
 
 def bench(folder: Path) -> Bench:
     return Bench(folder, rounds=1, full=False)
+
+
+def test_who_takes_time_from_a_run_is_named():
+    """Whatever is busy, and a TorchServe though it sleeps; not another sleeper."""
+    sleep = "import time; print(flush=True); time.sleep(60)"
+    programs = (["while True: pass"], [sleep, "org.pytorch.serve.ModelServer"], [sleep, "another"])
+    started = [subprocess.Popen([sys.executable, "-c", *one], stdout=subprocess.PIPE) for one in programs]
+    try:
+        for one in started[1:]:
+            assert one.stdout
+            one.stdout.readline()  # its start was work
+        named = " ".join(others_that_disturb(0.3))
+    finally:
+        for one in started:
+            one.kill()
+            one.communicate()
+    assert [f"(pid {one.pid}, " in named for one in started] == [True, True, False]
+    assert f"(pid {os.getpid()}, " not in named
 
 
 # ── subjects, as the children load them ─────────────────────────────────────────────────────────────────────────────
