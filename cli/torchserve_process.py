@@ -1,12 +1,12 @@
 """One TorchServe as a child process that leaves nothing behind.
 
     TorchServe(config, model_store)
-      __enter__   check archives, Java and ports ─▶ private folder ─▶ `python -m ts.model_server --start --foreground`
+      __enter__   check archives, Java and ports ─▶ private folder ─▶ TorchServe's program, in `torchserve_child.py`
       wait_ready  DescribeModel until every worker of every model is READY, or say why it will not be
       __exit__    SIGTERM to Java (queued and running calls finish) ─▶ wait ─▶ SIGKILL to the group ─▶ remove the folder
 
 The private folder holds what TorchServe scatters: unpacked models, Unix sockets, pid file, key_file.json, and, unless
-`log_folder` is given, its logs.
+`log_folder` is given, its logs. If this process is killed, the child does what `__exit__` would have done.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 from maskserve.cli.java import java_home
+from maskserve.cli.torchserve_child import PID_FILE, STOP_S
 from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
 from maskserve.cli.torchserve_logs import load_failure, server_lines
 from maskserve.client import Client, ServerError
@@ -60,7 +61,7 @@ class TorchServe:
         ports: Ports | None = None,
         changes: Mapping[str, str] | None = None,
         log_folder: Path | None = None,
-        stop_s: float = 15.0,
+        stop_s: float = STOP_S,
     ) -> None:
         if not config.is_file():
             raise ConfigError(f"{config}: no such file; it is TorchServe's settings, in the project's root")
@@ -121,7 +122,7 @@ class TorchServe:
     @property
     def pid(self) -> int:
         """The Java process."""
-        return int((self.folder / ".model_server.pid").read_text())
+        return int((self.folder / PID_FILE).read_text())
 
     # --- start, wait, stop --------------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class TorchServe:
                 os.kill(self.pid, signal.SIGTERM)
                 self._process.wait(self._stop_s)
             _kill_group(self._process.pid)
-            self._process.wait()
+            self._process.communicate()
             self._process = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -209,7 +210,7 @@ class TorchServe:
             "METRICS_LOCATION": str(self.log_folder),
         }
         wait_briefly(environment)  # the workers inherit it
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+        command = [sys.executable, "-m", "maskserve.cli.torchserve_child", "--start", "--foreground", "--ncs"]
         command += ["--model-store", str(self._model_store), "--ts-config", str(config)]
         command += ["--log-config", str(self._log_config)]
         with (self.log_folder / "stdout.log").open("wb") as output:
@@ -217,7 +218,7 @@ class TorchServe:
                 command,
                 cwd=self.folder,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # ends with this process
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # a Ctrl-C in the terminal reaches us, and we stop it in order

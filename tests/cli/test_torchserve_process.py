@@ -187,6 +187,26 @@ def _code_of(running: TorchServe, token: Any) -> str:
 
 
 @pytest.mark.torchserve
+def test_it_ends_with_a_process_that_is_killed(store: Path) -> None:
+    """SIGKILL leaves nobody to stop it: no process and no folder is left all the same."""
+    program = (
+        "import sys, time; from pathlib import Path; from tests.cli.test_torchserve_process import server\n"
+        "with server(Path(sys.argv[1])) as running:\n"
+        "    running.wait_ready()\n"
+        "    print(running.folder, running.pid, flush=True)\n"
+        "    time.sleep(300)"
+    )
+    command = [sys.executable, "-c", program, str(store)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout
+        folder, java = starter.stdout.readline().split()
+        assert len(processes_of(Path(folder))) >= 2  # its program, and the worker
+        starter.kill()
+    wait_for(lambda: not Path(folder).exists() and not processes_of(Path(folder)))
+    assert not psutil.pid_exists(int(java))
+
+
+@pytest.mark.torchserve
 def test_a_model_that_does_not_load_is_explained_with_its_traceback(store: Path) -> None:
     """The start ends at once, with the worker's own last words, and leaves nothing."""
     with zipfile.ZipFile(store / f"{FAULTS}.mar") as archive:

@@ -1,0 +1,54 @@
+"""`python -m maskserve.cli.torchserve_child ARGS`: TorchServe's own program, which ends with whoever started it.
+
+    standard input ends ─▶ SIGTERM to Java (running calls finish) ─▶ its folder is removed ─▶ SIGKILL to the group
+
+The starter has the other end of it, which the kernel closes whatever the starter dies of: a SIGKILL, too little
+memory. Java and its workers would live on otherwise, with their ports and gigabytes of memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+PID_FILE = ".model_server.pid"
+"""In TorchServe's private folder: Java's process."""
+STOP_S = 15.0
+"""How long calls in flight may take."""
+
+
+def main() -> None:
+    """In the private folder, and in a process group of its own."""
+    alone = threading.Event()
+    threading.Thread(target=_watch, args=(alone,), daemon=True).start()
+    try:
+        runpy.run_module("ts.model_server", run_name="__main__", alter_sys=True)  # returns when Java has ended
+    finally:
+        if alone.is_set():
+            _leave_nothing()
+
+
+def _watch(alone: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    alone.set()
+    with contextlib.suppress(OSError, ValueError):  # it has not started yet
+        os.kill(int(Path(PID_FILE).read_text()), signal.SIGTERM)
+    time.sleep(STOP_S)
+    _leave_nothing()
+
+
+def _leave_nothing() -> None:
+    shutil.rmtree(Path.cwd(), ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
