@@ -45,6 +45,11 @@ def winograd_kernels() -> ModuleType:
     return _once("winograd_kernels")
 
 
+def int8_kernels() -> ModuleType:
+    """The module `maskserve.modeling.int8_kernels`, likewise."""
+    return _once("int8_kernels")
+
+
 _loading = Lock()
 
 

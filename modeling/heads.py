@@ -15,21 +15,30 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLaye
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from maskserve.modeling.int8_linear import Int8Linear, suits_int8
 from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
 from maskserve.modeling.suppression import suppress
 from maskserve.modeling.trunk import Affine
 
 
 def prepare_heads(
-    heads: StandardROIHeads, dtype: torch.dtype, device: torch.device, scales: Mapping[str, Affine]
+    heads: StandardROIHeads,
+    dtype: torch.dtype,
+    device: torch.device,
+    scales: Mapping[str, Affine],
+    *,
+    int8: bool = False,
 ) -> None:
     """Changes the heads of a prepared model (`maskserve.modeling.fold`) in place; their answers stay, to rounding.
 
     Args:
         scales: see `maskserve.modeling.trunk.Trunk`.
+        int8: whether the box head's fully connected layers are to be, where they suit.
     """
     if isinstance(heads.box_head, FastRCNNConvFCHead) and heads.box_head.fcs:
         _flatten_channels_last(heads.box_head, heads.box_pooler.output_size)
+        if int8:
+            _round_fully_connected(heads.box_head)
     for name in ("box", "mask"):
         read_as = [scales.get(feature, Affine()) for feature in getattr(heads, f"{name}_in_features")]
         setattr(heads, f"{name}_pooler", _pooler(getattr(heads, f"{name}_pooler"), dtype, device, read_as))
@@ -108,3 +117,10 @@ def _flatten_channels_last(head: FastRCNNConvFCHead, cells: tuple[int, int]) -> 
     weight = first.weight.data.unflatten(1, (-1, *cells)).permute(0, 2, 3, 1).flatten(1)
     first.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
     head.flatten = FlattenChannelsLast()
+
+
+def _round_fully_connected(head: FastRCNNConvFCHead) -> None:
+    for name, layer in [*head.named_children()]:
+        if suits_int8(layer):
+            setattr(head, name, Int8Linear(layer))
+            head.fcs.remove(layer)  # or its weights stay in memory

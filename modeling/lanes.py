@@ -2,8 +2,8 @@
 
     float32, bfloat16's bits (uint16) or uint8 in an array ─▶ load ─▶ Lanes: +, −, × ─▶ store
 
-A place counts an array's numbers from its start; nothing checks it. Imported by kernels only, of whose compiled code it
-becomes a part (`maskserve.modeling.compiled`).
+A place counts an array's numbers from its start; nothing checks it, and numbers come by the sixteen. Imported by
+kernels only, of whose compiled code it becomes a part (`maskserve.modeling.compiled`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.cgutils import get_or_insert_function
@@ -178,3 +180,19 @@ def _of_two(name: str) -> Any:
 overload(operator.add)(_of_two("fadd"))
 overload(operator.sub)(_of_two("fsub"))
 overload(operator.mul)(_of_two("fmul"))
+
+
+def _round_line(x: Any, start: int, count: int, out: Any, target: int) -> Any:
+    """`count` numbers from `start` on ─▶ `out` from `target` on, uint8, in 127ths of the largest, around 128; what 1
+    stands for there."""
+    sizes, most_steps = every(0.0), np.float32(127)
+    for index in range(0, count, LANES):
+        sizes = larger(sizes, load(x, start + index, 0))
+    most = largest(sizes)
+    steps = most_steps / most if most > 0 else np.float32(0)
+    for index in range(0, count, LANES):
+        store(out, target + index, load(x, start + index, 0) * steps + 128.5)
+    return most / most_steps
+
+
+round_line: Any = numba.njit(nogil=True, error_model="numpy")(_round_line)

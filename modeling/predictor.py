@@ -91,8 +91,9 @@ class Predictor:
         weights: a state dict, or a file of one with Detectron2's names (tensors only).
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU when there is one).
         precision: "fp32" or "bf16", of convolutions and matrix products. A device that does not calculate in bfloat16
-            emulates it: slower, with the same answers. "int8": of the trunk, on the CPU whatever `device` is; the heads
-            then calculate in bfloat16 where the CPU does, else in float32.
+            emulates it: slower, with the same answers. "int8": of the trunk and, on some CPUs, of the box head's fully
+            connected layers, on the CPU whatever `device` is; the other heads then calculate in bfloat16 where the CPU
+            does, else in float32.
         trunk: trunk.xml of `maskserve.training.quantize`, for "int8".
 
     Raises:
@@ -134,7 +135,7 @@ class Predictor:
             dtype=torch.float32 if precision == "int8" else dtype,
         )
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
-        prepare_heads(self._heads, dtype, self._device, self.trunk.scales)
+        prepare_heads(self._heads, dtype, self._device, self.trunk.scales, int8=precision == "int8")
         fuse(model)
         self._one_pass: OnePass | Recorded | None = None
         if self._device.type == "cuda" and isinstance(self.trunk, TorchTrunk) and fits(self._heads):

@@ -17,15 +17,12 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn, ops
 
 from maskserve.modeling import compiled
-from maskserve.modeling.device import as_numpy
+from maskserve.modeling.device import as_numpy, multiplies_int8
+from maskserve.modeling.int8_linear import MIDDLE, in_units
 from maskserve.modeling.packed import PackedWeights
 from maskserve.modeling.trunk import Affine
 from maskserve.modeling.winograd import WAYS, Call, Room, Source, Winograd, Work, few_threads, suits
 from maskserve.modeling.winograd_calls import convolve
-
-_MIDDLE = 128
-"""What 0 is rounded to: oneDNN multiplies uint8 by int8, as the CPU does."""
-_MOST = 127
 
 
 class Int8Conv(nn.Module):
@@ -58,11 +55,10 @@ class Int8Winograd(Winograd):
         super().__init__(conv, WAYS[torch.uint8])
         self._zero_and_scale = (reads.zero_point, reads.scale)
         filters = self._filters()
-        units = filters.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / _MOST
-        whole = (filters / units[:, None]).round()
+        units, whole = in_units(filters)
         self.whole_weight = whole[:, :, None, None].to(torch.int8)
         self.units = units.float()
-        self._middle = (-_MIDDLE * whole.sum(1) * units).float()
+        self._middle = (-MIDDLE * whole.sum(1) * units).float()
         self._zeros = torch.zeros(len(units), dtype=torch.int32)
         self._packed = PackedWeights(self, _packed)
 
@@ -88,7 +84,8 @@ def _packed(conv: Int8Winograd, size: Sequence[int]) -> Tensor:
 
 
 def suits_int8(conv: Conv2d) -> bool:
-    """Whether it was seen to be faster so: with AMX, which multiplies int8 faster still, nobody has measured it."""
-    vnni = torch.cpu._is_vnni_supported() and not torch.cpu._is_amx_tile_supported()
+    """Whether it was seen to be faster so."""
     known = all(hasattr(ops.onednn, name) for name in ("qconv_prepack", "qconv2d_pointwise"))
-    return vnni and known and isinstance(conv, Conv2d) and conv.norm is None and suits(conv) and few_threads()
+    return (
+        multiplies_int8() and known and isinstance(conv, Conv2d) and conv.norm is None and suits(conv) and few_threads()
+    )

@@ -19,7 +19,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from maskserve.modeling.lanes import LANES, every, larger, largest, load, load_one, positive, store
+from maskserve.modeling.lanes import LANES, load, load_one, positive, round_line, store
 
 _compiled: Any = partial(numba.njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
 INNER, SIDE, PLACES = 4, 6, 36
@@ -155,18 +155,12 @@ def _take_apart_rounded(
     """
     channels = size[3]
     work, edge = np.empty(PLACES * LANES, np.float32), np.empty(PLACES * channels, x.dtype)
-    exact, most_steps = np.empty(PLACES * channels, np.float32), np.float32(127)
+    exact = np.empty(PLACES * channels, np.float32)
     for tile in range(first, last):
         one_apart(x, size, pitches, zero, tile, work, edge, exact, 0)
         for index in range(PLACES):
-            sizes = every(0.0)
-            for channel in range(0, channels, LANES):
-                sizes = larger(sizes, load(exact, index * channels + channel, 0))
-            most, place = largest(sizes), (tile - first) * PLACES + index
-            units[place] = most / most_steps * scale
-            steps = most_steps / most if most > 0 else np.float32(0)
-            for channel in range(0, channels, LANES):
-                store(out, place * channels + channel, load(exact, index * channels + channel, 0) * steps + 128.5)
+            place = (tile - first) * PLACES + index
+            units[place] = round_line(exact, index * channels, channels, out, place * channels) * scale
 
 
 take_apart_rounded = _compiled(_take_apart_rounded)

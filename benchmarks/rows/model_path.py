@@ -116,7 +116,13 @@ def _row(
 
 def _calculates_in(part: str, claim: Claim) -> str:
     """The precision of one part of `complexity`: of int8's parts some stay in float (`training/quantize.py`)."""
-    in_int8 = part in ("fpn", "rpn") or (part == "backbone" and _backbone(claim) == "r50")
+    from maskserve.modeling.device import multiplies_int8
+
+    in_int8 = (
+        part in ("fpn", "rpn")
+        or (part == "backbone" and _backbone(claim) == "r50")
+        or (part == "box_head" and multiplies_int8())
+    )
     return _precision(claim) if _precision(claim) != "int8" or in_int8 else best_precision()
 
 

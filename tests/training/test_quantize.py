@@ -14,7 +14,9 @@ from detectron2.layers import Conv2d
 from torch import Tensor
 
 from maskserve.modeling import int8_pyramid, openvino_trunk, winograd
+from maskserve.modeling.device import multiplies_int8
 from maskserve.modeling.fold import prepare
+from maskserve.modeling.int8_linear import Int8Linear
 from maskserve.modeling.int8_pyramid import Int8Pyramid
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph, OpenVinoTrunk
 from maskserve.modeling.predictor import Predictor
@@ -124,6 +126,7 @@ def test_a_predictor_in_int8_finds_its_own_instances_with_as_many_threads_as_tor
         quantised = Predictor(cfg, CLASSES, weights=model.state_dict(), precision="int8", trunk=int8, device="cuda")
     finally:
         torch.set_num_threads(before)
+    assert isinstance(quantised._heads.box_head[0].fc1, Int8Linear) == multiplies_int8()
     compiled = quantised.trunk.graph._request((1, 128, 256, 3)).get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert quantised.cfg.MODEL.DEVICE == "cpu"  # int8 runs there whatever is asked for
