@@ -1,6 +1,6 @@
-"""`python -m maskserve.cli.torchserve_child ARGS`: TorchServe's own program, which ends with whoever started it.
+"""`python -m maskserve.cli.torchserve_child FOLDER ARGS`: TorchServe's program, which ends with whoever started it.
 
-    standard input ends ─▶ SIGTERM to Java (running calls finish) ─▶ its folder is removed ─▶ SIGKILL to the group
+    standard input ends ─▶ SIGTERM to Java (running calls finish) ─▶ FOLDER is removed ─▶ SIGKILL to the group
 
 The starter has the other end of it, which the kernel closes whatever the starter dies of: a SIGKILL, too little
 memory. Java and its workers would live on otherwise, with their ports and gigabytes of memory.
@@ -25,28 +25,28 @@ STOP_S = 15.0
 
 
 def main() -> None:
-    """In the private folder, and in a process group of its own."""
-    alone = threading.Event()
-    threading.Thread(target=_watch, args=(alone,), daemon=True).start()
+    """In a process group of its own; the private folder is the first argument, the others are TorchServe's."""
+    folder, alone = Path(sys.argv.pop(1)), threading.Event()
+    threading.Thread(target=_watch, args=(folder, alone), daemon=True).start()
     try:
         runpy.run_module("ts.model_server", run_name="__main__", alter_sys=True)  # returns when Java has ended
     finally:
         if alone.is_set():
-            _leave_nothing()
+            _leave_nothing(folder)
 
 
-def _watch(alone: threading.Event) -> None:
+def _watch(folder: Path, alone: threading.Event) -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
     alone.set()
     with contextlib.suppress(OSError, ValueError):  # it has not started yet
-        os.kill(int(Path(PID_FILE).read_text()), signal.SIGTERM)
+        os.kill(int((folder / PID_FILE).read_text()), signal.SIGTERM)
     time.sleep(STOP_S)
-    _leave_nothing()
+    _leave_nothing(folder)
 
 
-def _leave_nothing() -> None:
-    shutil.rmtree(Path.cwd(), ignore_errors=True)
+def _leave_nothing(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 
 

@@ -210,8 +210,8 @@ class TorchServe:
             "METRICS_LOCATION": str(self.log_folder),
         }
         wait_briefly(environment)  # the workers inherit it
-        command = [sys.executable, "-m", "maskserve.cli.torchserve_child", "--start", "--foreground", "--ncs"]
-        command += ["--model-store", str(self._model_store), "--ts-config", str(config)]
+        command = [sys.executable, "-m", "maskserve.cli.torchserve_child", str(self.folder), "--start", "--foreground"]
+        command += ["--ncs", "--model-store", str(self._model_store), "--ts-config", str(config)]
         command += ["--log-config", str(self._log_config)]
         with (self.log_folder / "stdout.log").open("wb") as output:
             self._process = subprocess.Popen(

@@ -7,7 +7,7 @@
                 FPN's 1×1 conv ─▶ + level above, twice as large           oneDNN
                 inverted residuals with large hidden maps                 some rows after the others (`strips.py`)
                 fully connected, in float32                               oneDNN instead of MKL
-                the RPN's logits and deltas                               one 1×1 conv instead of two
+                the RPN's logits and deltas                               one 1×1 conv instead of two, of tiles in cache
     on a GPU    conv ─▶ + bias ─▶ (ReLU6)                                 cuDNN, and one kernel of our own
                 1×1 conv ─▶ + bias, in bfloat16                           one matrix product
                 1×1 conv ─▶ ReLU6 ─▶ depthwise conv ─▶ + bias ─▶ ReLU6    the product, and one kernel of our own
