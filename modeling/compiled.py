@@ -23,6 +23,9 @@ from maskserve.modeling.machine import cache_folder
 SHARED = "lanes.py"
 """What kernels import: their compiled code has it inside, so that another one makes it another code."""
 
+NUMBERS_AT_ONCE = 16
+"""`LANES` of that file, which is not to be read without numba: channels of a kernel come in multiples of it."""
+
 
 @cache
 def is_there() -> bool:

@@ -22,8 +22,6 @@ from maskserve.modeling.process import run_at_once
 MIDDLE = 128
 """What 0 is rounded to: oneDNN multiplies uint8 by int8, as the CPU does."""
 MOST = 127
-_NUMBERS_AT_ONCE = 16
-"""`LANES` of the kernels."""
 
 
 class Int8Linear(nn.Module):
@@ -53,7 +51,7 @@ class Int8Linear(nn.Module):
 def suits_int8(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether it can be done so here, and was seen to be faster."""
     known = all(hasattr(ops.onednn, name) for name in ("qlinear_prepack", "qlinear_pointwise"))
-    plain = type(layer) is nn.Linear and layer.in_features % _NUMBERS_AT_ONCE == 0
+    plain = type(layer) is nn.Linear and layer.in_features % compiled.NUMBERS_AT_ONCE == 0
     return plain and known and multiplies_int8() and compiled.is_there()
 
 

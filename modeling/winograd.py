@@ -38,8 +38,6 @@ STRIP_BYTES = 3_400_000
 for each strip it reads all weights."""
 LEAST_IN_STRIP = 128
 _STRIP_STEP = 16
-_CHANNELS_AT_ONCE = 16
-"""`LANES` of the kernels, which are loaded when they are needed."""
 
 
 class Way(NamedTuple):
@@ -64,7 +62,7 @@ def suits(conv: Conv2d) -> bool:
     relu = conv.activation in (None, F.relu) or isinstance(conv.activation, nn.ReLU)
     keeps_size = conv.stride == conv.padding == conv.dilation == (1, 1)
     channels = (conv.in_channels, conv.out_channels)
-    wide = all(count >= LEAST_CHANNELS and count % _CHANNELS_AT_ONCE == 0 for count in channels)
+    wide = all(count >= LEAST_CHANNELS and count % compiled.NUMBERS_AT_ONCE == 0 for count in channels)
     return plain and relu and keeps_size and wide and _has_vectors(conv.weight.dtype) and compiled.is_there()
 
 

@@ -87,3 +87,8 @@ def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(compiled, "cache_folder", homeless)
     assert compiled._lasting_copy(KERNELS) == KERNELS
+
+
+def test_the_width_of_the_kernels_is_known_without_them() -> None:
+    lanes = pytest.importorskip("maskserve.modeling.lanes", exc_type=ImportError)
+    assert lanes.LANES == compiled.NUMBERS_AT_ONCE
