@@ -2,8 +2,8 @@
 
     standard input ends ─▶ SIGTERM to Java (running calls finish) ─▶ FOLDER is removed ─▶ SIGKILL to the group
 
-The starter has the other end of it, which the kernel closes whatever the starter dies of: a SIGKILL, too little
-memory. Java and its workers would live on otherwise, with their ports and gigabytes of memory.
+The starter has the other end of it and closes it for a stop, and the kernel does whatever the starter dies of: a
+SIGKILL, too little memory. Java and its workers would live on otherwise, with their ports and gigabytes of memory.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ STOP_S = 15.0
 
 def main() -> None:
     """In a process group of its own; the private folder is the first argument, the others are TorchServe's."""
-    folder, alone = Path(sys.argv.pop(1)), threading.Event()
-    threading.Thread(target=_watch, args=(folder, alone), daemon=True).start()
+    folder, stopping = Path(sys.argv.pop(1)), threading.Event()
+    threading.Thread(target=_watch, args=(folder, stopping), daemon=True).start()
     try:
         runpy.run_module("ts.model_server", run_name="__main__", alter_sys=True)  # returns when Java has ended
     finally:
-        if alone.is_set():
+        if stopping.is_set():
             _leave_nothing(folder)
 
 
-def _watch(folder: Path, alone: threading.Event) -> None:
+def _watch(folder: Path, stopping: threading.Event) -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    alone.set()
-    with contextlib.suppress(OSError, ValueError):  # it has not started yet
+    stopping.set()
+    with contextlib.suppress(OSError, ValueError):  # Java has not started yet, or has ended
         os.kill(int((folder / PID_FILE).read_text()), signal.SIGTERM)
-    time.sleep(STOP_S)
+        time.sleep(STOP_S)
     _leave_nothing(folder)
 
 

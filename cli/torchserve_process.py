@@ -3,10 +3,10 @@
     TorchServe(config, model_store)
       __enter__   check archives, Java and ports ─▶ private folder ─▶ TorchServe's program, in `torchserve_child.py`
       wait_ready  DescribeModel until every worker of every model is READY, or say why it will not be
-      __exit__    SIGTERM to Java (queued and running calls finish) ─▶ wait ─▶ SIGKILL to the group ─▶ remove the folder
+      __exit__    the program's input ends, and with it Java (running calls finish first), the group and the folder
 
 The private folder holds what TorchServe scatters: unpacked models, Unix sockets, pid file, key_file.json, and, unless
-`log_folder` is given, its logs. If this process is killed, the child does what `__exit__` would have done.
+`log_folder` is given, its logs. If this process is killed, the input ends as well.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from maskserve.protos.errors import ConfigError
 
 # Unix socket paths end at about 108 characters; ours are <folder>/.ts.sock.9000
 _LONGEST_TEMP = 70
+_SPARE_S = 5.0
+"""For TorchServe's program to end what is left when calls have had their time."""
 # they would overrule --ts-config and where TorchServe finds itself
 _FOREIGN_VARIABLES = ("TS_CONFIG_FILE", "TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL")
 
@@ -47,7 +49,6 @@ class TorchServe:
         ports: other ports than the file's.
         changes: other settings than the file's, for this run.
         log_folder: where its logs go and stay; None: into the private folder, gone at the end.
-        stop_s: how long a stop may wait for calls in flight.
 
     Raises ConfigError for everything that the operator can put right: no archive, no Java, a busy port, a model that
     does not load.
@@ -61,7 +62,6 @@ class TorchServe:
         ports: Ports | None = None,
         changes: Mapping[str, str] | None = None,
         log_folder: Path | None = None,
-        stop_s: float = STOP_S,
     ) -> None:
         if not config.is_file():
             raise ConfigError(f"{config}: no such file; it is TorchServe's settings, in the project's root")
@@ -78,7 +78,6 @@ class TorchServe:
         self._log_config = config.resolve().parent / "handlers" / "log4j2.xml"
         self._model_store = model_store.resolve()
         self._log_folder = log_folder.resolve() if log_folder else None
-        self._stop_s = stop_s
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._tokens = properties.get("disable_token_authorization") != "true"
@@ -173,10 +172,9 @@ class TorchServe:
     def stop(self) -> None:
         """Ends it and removes its folder; harmless when it does not run."""
         if self._process is not None:
-            with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
-                os.kill(self.pid, signal.SIGTERM)
-                self._process.wait(self._stop_s)
-            _kill_group(self._process.pid)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.communicate(timeout=STOP_S + _SPARE_S)  # its input ends
+            _kill_group(self._process.pid)  # if it could not do that itself
             self._process.communicate()
             self._process = None
         if self._folder is not None:
