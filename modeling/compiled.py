@@ -20,11 +20,11 @@ from types import ModuleType
 
 from maskserve.modeling.machine import cache_folder
 
-SHARED = "lanes.py"
+SHARED = ("lanes.py", "tiles.py")
 """What kernels import: their compiled code has it inside, so that another one makes it another code."""
 
 NUMBERS_AT_ONCE = 16
-"""`LANES` of that file, which is not to be read without numba: channels of a kernel come in multiples of it."""
+"""`LANES` of lanes.py, which is not to be read without numba: channels of a kernel come in multiples of it."""
 
 
 @cache
@@ -46,6 +46,11 @@ def mask_kernels() -> ModuleType:
 def winograd_kernels() -> ModuleType:
     """The module `maskserve.modeling.winograd_kernels`, likewise."""
     return _once("winograd_kernels")
+
+
+def residual_kernels() -> ModuleType:
+    """The module `maskserve.modeling.residual_kernels`, likewise."""
+    return _once("residual_kernels")
 
 
 def int8_kernels() -> ModuleType:
@@ -77,7 +82,7 @@ def _load(name: str) -> ModuleType:
 def _lasting_copy(module: Path) -> Path:
     """A file with the same source, or that one where the cache folder cannot be written."""
     source = module.read_bytes()
-    digest = sha256(source + module.with_name(SHARED).read_bytes()).hexdigest()
+    digest = sha256(source + b"".join(module.with_name(name).read_bytes() for name in SHARED)).hexdigest()
     try:
         target = cache_folder() / f"kernels-{digest[:16]}" / module.name
         if not target.is_file() or target.read_bytes() != source:  # a full disk or a lost write cut it off

@@ -30,6 +30,13 @@ def has_fast_bfloat16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def has_vectors(dtype: torch.dtype, *kinds: str) -> bool:
+    """Whether the CPU has the vectors of one of those kinds ("AVX2", "AVX512"), and no AMX for that dtype: with which
+    others multiply so fast that our own kernels take what they save."""
+    amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return torch.backends.cpu.get_cpu_capability() in kinds and not amx
+
+
 def multiplies_int8() -> bool:
     """Whether our own layers were seen to be faster in int8: with VNNI; with AMX nobody has measured them."""
     return bool(torch.cpu._is_vnni_supported() and not torch.cpu._is_amx_tile_supported())

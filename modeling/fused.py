@@ -31,9 +31,9 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskserve.modeling import gpu_kernels
+from maskserve.modeling import gpu_kernels, residual
 from maskserve.modeling.device import has_fast_bfloat16
-from maskserve.modeling.mobilenetv2 import InvertedResidual
+from maskserve.modeling.mobilenetv2 import InvertedResidual, MobileNetV2
 from maskserve.modeling.packed import ASKED, PackedWeights
 from maskserve.modeling.strips import hidden_rows, strips
 from maskserve.modeling.winograd import Call, Winograd, suits
@@ -61,6 +61,8 @@ def fuse(model: nn.Module) -> None:
             module.__class__ = kind
         if type(module) is FPN and _adds_levels(module, on_gpu):
             module.__class__ = FusedFPN
+        if type(module) is MobileNetV2 and not on_gpu:
+            _fuse_stem(module)
         if type(module) is InvertedResidual:
             _fuse_residual(module)
         if type(module) is StandardRPNHead and not on_gpu:
@@ -153,6 +155,8 @@ class FusedResidual(Fused, InvertedResidual):
     """On a CPU."""
 
     def fused(self, x: Tensor) -> Tensor:
+        if self.rows and self.rows.pays(x.shape):
+            return self.rows(x)
         parts = strips(self, x)
         if len(parts) > 1:
             return torch.cat([self._rows(x, *part) for part in parts], 2)
@@ -259,6 +263,13 @@ def _suits_depthwise(conv: Conv2d) -> bool:
     return even and known and conv.padding == conv.dilation and gpu_kernels.takes(*_kind(conv))
 
 
+def _fuse_stem(network: MobileNetV2) -> None:
+    """The stem becomes what the first block, which has no other, expands with."""
+    first = network.res1[0]
+    if isinstance(first.expand, nn.Identity):
+        first.expand, network.stem = network.stem, nn.Identity()
+
+
 def _fuse_residual(block: InvertedResidual) -> None:
     expand, depthwise = block.expand, block.depthwise
     if isinstance(depthwise, Depthwise):
@@ -267,6 +278,7 @@ def _fuse_residual(block: InvertedResidual) -> None:
             expand.activation = None
             depthwise.cut_inputs = True
     elif type(block.project) is PackedConv:
+        block.rows = residual.Rows(block) if residual.suits(block) else None
         block.__class__ = FusedResidual
 
 

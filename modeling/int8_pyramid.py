@@ -1,14 +1,16 @@
-"""An int8 trunk whose last 3×3 convolutions, the FPN's and the RPN's, are Winograd's: half of all multiplications.
+"""int8 trunks whose last 3×3 convolutions, the FPN's and the RPN's, are Winograd's: half of all multiplications.
 
-    pixels ─▶ OpenVINO: backbone, FPN's 1×1 convolutions, sums ─▶ levels, uint8 ─▶ 3×3 conv ─▶ features
-                                                                        features ─▶ 3×3 conv ─▶ logits, deltas
+    a backbone in int8      pixels ─▶ OpenVINO: backbone, FPN's 1×1 convolutions, sums ─▶ levels, uint8 ─┐
+    a backbone in float     pixels ─▶ torch:    the same ─▶ levels ──────────────────────────────────────┤
+                                                                  3×3 conv ─▶ features ─▶ 3×3 conv ─▶ logits, deltas
 
-For the CPUs of `winograd_int8.py`; what follows the levels is torch's, in the precision of the heads.
+For the CPUs of `winograd_int8.py`; what follows the levels is torch's, in the precision of the heads. Which backbones
+stay in float, `maskserve.training.quantize` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -19,16 +21,19 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor
 
 from maskserve.modeling.fused import from_levels
+from maskserve.modeling.mobilenetv2 import MobileNetV2
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph
-from maskserve.modeling.trunk import Affine, TrunkOutput
+from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
 from maskserve.modeling.winograd_int8 import Int8Conv, suits_int8
 
 LEAST = 1_800_000_000
 """Multiplications that the largest level's convolution is defined by, for a square photo, from which it was faster."""
+LEAST_SIDE = 544
+"""Short side of photos, px, from which a backbone in float was faster on torch than on OpenVINO."""
 
 
 class Int8Pyramid:
-    """A `maskserve.modeling.trunk.Trunk` of a model that suits.
+    """A `maskserve.modeling.trunk.Trunk` of a model that suits, with its backbone in int8.
 
     Args:
         graph: with the levels as its outputs.
@@ -38,15 +43,14 @@ class Int8Pyramid:
     """
 
     scales: Mapping[str, Affine] = MappingProxyType({})
+    on_openvino = True
 
     def __init__(self, graph: OpenVinoGraph, model: GeneralizedRCNN, dtype: torch.dtype) -> None:
         self.graph, self._fpn, self._rpn = graph, model.backbone, model.proposal_generator
         outputs = _outputs(self._fpn)
         self._levels = [LEVEL + name for name in outputs]
         self._strides = [self._fpn._out_feature_strides[name] for name in outputs]
-        convs = zip(self._fpn.output_convs, self._levels, strict=True)
-        self._fpn.output_convs = [Int8Conv(conv, graph.scales[level]) for conv, level in convs]
-        self._rpn.rpn_head.conv = Int8Conv(self._rpn.rpn_head.conv)
+        _round_last(model, [graph.scales[level] for level in self._levels])
         self._rpn.rpn_head.to(dtype)
         self._fpn.to(dtype)
 
@@ -61,19 +65,47 @@ class Int8Pyramid:
         return TrunkOutput(features, logits, deltas)
 
 
-def suits(model: GeneralizedRCNN, levels: Collection[str], short_side: int) -> bool:
-    """Whether a model's last convolutions can be done so here, and photos are large enough for it to be faster.
+def float_backbone(model: GeneralizedRCNN, dtype: torch.dtype) -> TorchTrunk:
+    """A `maskserve.modeling.trunk.Trunk` of a model that suits, whose backbone stays in float: without OpenVINO.
+
+    Args, but for the graph: see `Int8Pyramid`.
+    """
+    _round_last(model, [None] * len(model.backbone.output_convs))
+    return TorchTrunk(model).to(dtype)
+
+
+def _round_last(model: GeneralizedRCNN, reads: Sequence[Affine | None]) -> None:
+    """The last convolutions become int8's; `reads`: see `Int8Conv`, of the FPN's."""
+    fpn, head = model.backbone, model.proposal_generator.rpn_head
+    fpn.output_convs = [Int8Conv(conv, read) for conv, read in zip(fpn.output_convs, reads, strict=True)]
+    head.conv = Int8Conv(head.conv)
+
+
+def suits(model: GeneralizedRCNN) -> bool:
+    """Whether a model's last convolutions can be done so here."""
+    fpn, head = model.backbone, model.proposal_generator.rpn_head
+    plain = type(fpn) is FPN and type(head) is StandardRPNHead
+    return plain and all(map(suits_int8, (*_outputs(fpn).values(), head.conv)))
+
+
+def goes_without_openvino(model: GeneralizedRCNN, short_side: int) -> bool:
+    """Whether the backbone of a model that suits stays in float and photos are large enough for `float_backbone`.
+
+    Args:
+        short_side: of the photos as the network sees them, px.
+    """
+    return isinstance(model.backbone.bottom_up, MobileNetV2) and short_side >= LEAST_SIDE
+
+
+def pays(model: GeneralizedRCNN, levels: Collection[str], short_side: int) -> bool:
+    """Whether an `Int8Pyramid` of a model that suits is faster than all of it on OpenVINO.
 
     Args:
         levels: names of its graph's outputs.
-        short_side: of the photos as the network sees them, px.
+        short_side: see `goes_without_openvino`.
     """
-    fpn, head = model.backbone, model.proposal_generator.rpn_head
-    if type(fpn) is not FPN or type(head) is not StandardRPNHead:
-        return False
+    fpn = model.backbone
     outputs = _outputs(fpn)
-    if not all(map(suits_int8, (*outputs.values(), head.conv))):
-        return False
     first, conv = [*outputs.items()][-1]
     large = (short_side // fpn._out_feature_strides[first]) ** 2 * conv.weight.numel() >= LEAST
     read = fpn.top_block is None or fpn.top_block.in_feature in outputs

@@ -20,9 +20,9 @@ from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16
 _generated: Any = intrinsic
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
-_INTS = ir.VectorType(ir.IntType(32), LANES)
-_HALVES = ir.VectorType(ir.IntType(16), LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+INTS = ir.VectorType(ir.IntType(32), LANES)
+HALVES = ir.VectorType(ir.IntType(16), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
@@ -39,23 +39,33 @@ lanes = Lanes()
 @register_model(Lanes)
 class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, FLOATS)
 
 
-def _every(kind: ir.VectorType, number: float) -> ir.Constant:
+def every_lane(kind: ir.VectorType, number: float) -> ir.Constant:
+    """That number in all lanes."""
     return ir.Constant(kind, [number] * LANES)
 
 
-def _spread(builder: Any, kind: ir.VectorType, number: Any) -> Any:
-    """That number in all lanes."""
+def spread(builder: Any, kind: ir.VectorType, number: Any) -> Any:
+    """A number that is calculated, likewise."""
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _every(_INTS, 0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), every_lane(INTS, 0))
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    stored = {types.uint8: _BYTES, types.uint16: _HALVES, types.float32: _FLOATS}[kind.dtype]
+def pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    """Of the 16 from that place on, as they are stored."""
+    stored = {types.uint8: _BYTES, types.uint16: HALVES, types.float32: FLOATS}[kind.dtype]
     start = builder.gep(context.make_array(kind)(context, builder, array).data, [place])
     return builder.bitcast(start, stored.as_pointer())
+
+
+def read(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    """Code for the 16 float32 or bfloat16 from that place on."""
+    found = builder.load(pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
+    if kind.dtype == types.uint16:  # the upper half of a float32
+        return builder.bitcast(builder.shl(builder.zext(found, INTS), every_lane(INTS, 16)), FLOATS)
+    return found
 
 
 @_generated
@@ -65,12 +75,10 @@ def load(typing: Any, array: Any, place: Any, zero: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, place, zero = arguments
         kind = signature.args[0]
-        read = builder.load(_pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
-        if kind.dtype == types.uint16:  # the upper half of a float32
-            return builder.bitcast(builder.shl(builder.zext(read, _INTS), _every(_INTS, 16)), _FLOATS)
-        if kind.dtype == types.uint8:
-            return builder.sitofp(builder.sub(builder.zext(read, _INTS), _spread(builder, _INTS, zero)), _FLOATS)
-        return read
+        if kind.dtype != types.uint8:
+            return read(context, builder, kind, array, place)
+        found = builder.load(pointer(context, builder, kind, array, place), align=1)
+        return builder.sitofp(builder.sub(builder.zext(found, INTS), spread(builder, INTS, zero)), FLOATS)
 
     return lanes(array, types.intp, types.int32), generate
 
@@ -81,7 +89,7 @@ def load_one(typing: Any, array: Any, place: Any) -> Any:  # noqa: ARG001
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return _spread(builder, _FLOATS, builder.load(builder.gep(data, [arguments[1]])))
+        return spread(builder, FLOATS, builder.load(builder.gep(data, [arguments[1]])))
 
     return lanes(array, types.intp), generate
 
@@ -95,13 +103,13 @@ def store(typing: Any, array: Any, place: Any, value: Any) -> Any:  # noqa: ARG0
         array, place, value = arguments
         kind = signature.args[0]
         if kind.dtype == types.uint8:
-            value = builder.trunc(builder.fptosi(value, _INTS), _BYTES)
+            value = builder.trunc(builder.fptosi(value, INTS), _BYTES)
         if kind.dtype == types.uint16:
-            whole = builder.bitcast(value, _INTS)
-            odd = builder.and_(builder.lshr(whole, _every(_INTS, 16)), _every(_INTS, 1))
-            rounded = builder.add(builder.add(whole, odd), _every(_INTS, 0x7FFF))
-            value = builder.trunc(builder.lshr(rounded, _every(_INTS, 16)), _HALVES)
-        builder.store(value, _pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
+            whole = builder.bitcast(value, INTS)
+            odd = builder.and_(builder.lshr(whole, every_lane(INTS, 16)), every_lane(INTS, 1))
+            rounded = builder.add(builder.add(whole, odd), every_lane(INTS, 0x7FFF))
+            value = builder.trunc(builder.lshr(rounded, every_lane(INTS, 16)), HALVES)
+        builder.store(value, pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, lanes), generate
@@ -112,7 +120,7 @@ def every(typing: Any, number: Any) -> Any:  # noqa: ARG001
     """16 times that number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return _spread(builder, _FLOATS, builder.fptrunc(arguments[0], ir.FloatType()))
+        return spread(builder, FLOATS, builder.fptrunc(arguments[0], ir.FloatType()))
 
     return lanes(types.float64), generate
 
@@ -122,7 +130,7 @@ def positive(typing: Any, value: Any) -> Any:  # noqa: ARG001
     """The 16, 0 for those below; NaN stays, as in torch's ReLU."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        zeros = _every(_FLOATS, 0.0)
+        zeros = every_lane(FLOATS, 0.0)
         return builder.select(builder.fcmp_ordered("<", arguments[0], zeros), zeros, arguments[0])
 
     return lanes(value), generate
@@ -134,9 +142,9 @@ def larger(typing: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         # the bits of positive numbers are in their order
-        first, second = (builder.bitcast(one, _INTS) for one in arguments)
-        second = builder.and_(second, _every(_INTS, 0x7FFFFFFF))
-        return builder.bitcast(builder.select(builder.icmp_signed(">", second, first), second, first), _FLOATS)
+        first, second = (builder.bitcast(one, INTS) for one in arguments)
+        second = builder.and_(second, every_lane(INTS, 0x7FFFFFFF))
+        return builder.bitcast(builder.select(builder.icmp_signed(">", second, first), second, first), FLOATS)
 
     return lanes(a, b), generate
 
@@ -146,9 +154,9 @@ def largest(typing: Any, value: Any) -> Any:  # noqa: ARG001
     """Of 16 positive numbers."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [_INTS])
+        kind = ir.FunctionType(ir.IntType(32), [INTS])
         reduce = get_or_insert_function(builder.module, kind, "llvm.vector.reduce.smax.v16i32")
-        return builder.bitcast(builder.call(reduce, [builder.bitcast(arguments[0], _INTS)]), ir.FloatType())
+        return builder.bitcast(builder.call(reduce, [builder.bitcast(arguments[0], INTS)]), ir.FloatType())
 
     return types.float32(value), generate
 

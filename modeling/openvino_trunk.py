@@ -87,6 +87,8 @@ class OpenVinoGraph:
 class OpenVinoTrunk:
     """A `maskserve.modeling.trunk.Trunk`, all of it on OpenVINO. Args, Raises: see `OpenVinoGraph`."""
 
+    on_openvino = True
+
     def __init__(self, path: Path) -> None:
         self.graph = OpenVinoGraph(path, (FEATURE, _LOGITS, _DELTAS))
         self.scales: Mapping[str, Affine] = {

@@ -131,8 +131,8 @@ class Predictor:
             model.pixel_mean,
             model.pixel_std,
             stride=max(1, model.backbone.size_divisibility),
-            few_sizes=precision == "int8",
-            dtype=torch.float32 if precision == "int8" else dtype,
+            few_sizes=self.trunk.on_openvino,
+            dtype=torch.float32 if self.trunk.on_openvino else dtype,
         )
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
         prepare_heads(self._heads, dtype, self._device, self.trunk.scales, int8=precision == "int8")
@@ -201,8 +201,11 @@ def _dtype(precision: Precision) -> torch.dtype:
 def _int8_trunk(path: Path | None, model: GeneralizedRCNN, cfg: CfgNode, dtype: torch.dtype) -> Trunk:
     if path is None:
         raise ConfigError("precision int8 needs the trunk.xml that `maskserve package --precision int8` makes")
+    suits, short_side = int8_pyramid.suits(model), cfg.INPUT.MIN_SIZE_TEST
+    if suits and int8_pyramid.goes_without_openvino(model, short_side):
+        return int8_pyramid.float_backbone(model, dtype)
     levels = OpenVinoGraph(path, (LEVEL,))
-    if int8_pyramid.suits(model, levels.names, cfg.INPUT.MIN_SIZE_TEST):
+    if suits and int8_pyramid.pays(model, levels.names, short_side):
         return Int8Pyramid(levels, model, dtype)
     return OpenVinoTrunk(path)
 

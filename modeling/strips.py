@@ -25,7 +25,8 @@ def strips(block: InvertedResidual, x: Tensor) -> list[tuple[int, int]]:
     depthwise: Any = block.depthwise
     rows = -(-x.shape[2] // depthwise.stride[0])
     hidden_bytes = x[:, 0].numel() * depthwise.in_channels * x.element_size()
-    pays = hidden_bytes > LARGE_BYTES and depthwise.dilation == (1, 1) and depthwise.in_channels > x.shape[1]
+    expands = getattr(block.expand, "kernel_size", None) == (1, 1)
+    pays = hidden_bytes > LARGE_BYTES and depthwise.dilation == (1, 1) and expands
     count = min(rows, -(-hidden_bytes // STRIP_BYTES)) if pays else 1
     step = -(-rows // count)
     return [(top, min(top + step, rows)) for top in range(0, rows, step)]

@@ -45,6 +45,8 @@ class Trunk(Protocol):
 
     scales: Mapping[str, Affine]
     """Of the features that are uint8, by name."""
+    on_openvino: bool
+    """Whether it wants its pixels in float32, and of few sizes (`maskserve.modeling.pixels`)."""
 
     def __call__(self, pixels: Tensor, filled: tuple[int, int] | None = None) -> TrunkOutput:
         """Of the pixels that photos fill.
@@ -59,6 +61,7 @@ class TorchTrunk(nn.Module):
     """The trunk of a Detectron2 model, in the precision of its weights."""
 
     scales: Mapping[str, Affine] = MappingProxyType({})
+    on_openvino = False
 
     def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ from torch import Tensor, nn, ops
 from torch.nn import functional as F
 
 from maskserve.modeling import compiled
-from maskserve.modeling.device import as_numpy
+from maskserve.modeling.device import as_numpy, has_vectors
 from maskserve.modeling.packed import PackedWeights
 
 LEAST_CHANNELS = 64
@@ -63,7 +63,8 @@ def suits(conv: Conv2d) -> bool:
     keeps_size = conv.stride == conv.padding == conv.dilation == (1, 1)
     channels = (conv.in_channels, conv.out_channels)
     wide = all(count >= LEAST_CHANNELS and count % compiled.NUMBERS_AT_ONCE == 0 for count in channels)
-    return plain and relu and keeps_size and wide and _has_vectors(conv.weight.dtype) and compiled.is_there()
+    fast = has_vectors(conv.weight.dtype, "AVX2", "AVX512") and compiled.is_there()
+    return plain and relu and keeps_size and wide and fast
 
 
 def few_threads() -> bool:
@@ -225,9 +226,3 @@ def _filters_at(points: Sequence[float]) -> list[tuple[float, float, float]]:
     scales = [math.prod(point - other for other in points if other != point) for point in points]
     finite = [(1 / scale, point / scale, point**2 / scale) for point, scale in zip(points, scales, strict=True)]
     return [*finite, (0.0, 0.0, 1.0)]
-
-
-def _has_vectors(dtype: torch.dtype) -> bool:
-    """bfloat16 with AMX multiplies so fast that the transforms take what is gained."""
-    wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    return wide and (dtype == torch.float32 or not torch.cpu._is_amx_tile_supported())

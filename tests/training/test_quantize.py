@@ -89,8 +89,7 @@ def test_int8_stays_close_on_photos_that_it_has_not_seen(
         pixels = calibration_pixels(predictor, record)
         stored = trunk(pixels)
         assert all(stored.features[name].dtype == torch.uint8 for name in ("p2", "p3", "p4", "p5"))  # the heads'
-        values = {name: trunk.scales.get(name, Affine()).values(one) for name, one in stored.features.items()}
-        found = distances(stored._replace(features=values), predictor.trunk(pixels))
+        found = distances(as_values(trunk, stored), predictor.trunk(pixels))
         assert all(1e-4 < found[name] < 0.4 for name in ("p2", "p3", "p4", "p5", "p6"))
 
 
@@ -153,7 +152,18 @@ def int8_predictor(predictor: Predictor, trunk: Path) -> Predictor:
     return Predictor(predictor.cfg, CLASSES, weights=weights, precision="int8", trunk=trunk)
 
 
-@pytest.mark.skipif(not suits_int8(Conv2d(64, 64, 3, padding=1)), reason="this CPU has no VNNI, or AMX as well")
+def as_values(trunk: OpenVinoTrunk, output: TrunkOutput) -> TrunkOutput:
+    """What its features stand for."""
+    values = {name: trunk.scales.get(name, Affine()).values(one) for name, one in output.features.items()}
+    return output._replace(features=values)
+
+
+needs_int8_convs = pytest.mark.skipif(
+    not suits_int8(Conv2d(64, 64, 3, padding=1)), reason="this CPU has no VNNI, or AMX as well"
+)
+
+
+@needs_int8_convs
 @torch.inference_mode()
 def test_the_last_convolutions_are_winograds_and_as_close(
     predictor: Predictor, int8: Path, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -172,14 +182,33 @@ def test_the_last_convolutions_are_winograds_and_as_close(
     for record in records[4:6]:
         pixels = calibration_pixels(ours, record)
         expected, found, other = (trunk(pixels) for trunk in (predictor.trunk, ours.trunk, theirs))
-        values = {name: theirs.scales.get(name, Affine()).values(one) for name, one in other.features.items()}
-        far = distances(other._replace(features=values), expected)
+        far = distances(as_values(theirs, other), expected)
         assert all(1e-4 < distance < 1.5 * far[name] + 0.03 for name, distance in distances(found, expected).items())
         height, width = pixels.shape[2], pixels.shape[3] - 32
         part = ours.trunk(pixels, (height, width))
         assert part.logits[0].shape[2:] == (height // 4, width // 4)
         inner = slice(width // 4 - 8)  # beside what is left out are zeros
         torch.testing.assert_close(part.logits[0][..., inner], found.logits[0][..., inner])
+
+
+@needs_int8_convs
+@torch.inference_mode()
+def test_a_backbone_in_float_needs_no_openvino(
+    predictor: Predictor, int8: Path, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+):
+    """Where photos are large: all of it is torch's, as close as OpenVINO's int8 is, and of any size."""
+    monkeypatch.setattr(int8_pyramid, "LEAST_SIDE", 0)
+    monkeypatch.setitem(winograd.WAYS, torch.uint8, Way(3, 0))
+    with monkeypatch.context() as without:
+        without.setattr(openvino_trunk, "find_spec", lambda _name: None)
+        ours = int8_predictor(predictor, int8)
+    assert isinstance(ours.trunk, TorchTrunk)
+    assert ours.pixels([np.zeros((96, 97, 3), np.uint8)], [(96, 97)])[0].shape == (1, 3, 96, 128)
+    assert all(conv.winograd.pays((1, 64, 8, 8)) for conv in ours.trunk.backbone.output_convs)
+    for record in records[4:6]:
+        pixels = calibration_pixels(predictor, record)
+        found = distances(ours.trunk(pixels), predictor.trunk(pixels))
+        assert all(1e-4 < found[name] < 0.05 for name in ("p2", "p3", "p4", "p5", "p6"))
 
 
 @torch.inference_mode()
