@@ -15,7 +15,7 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLaye
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from maskserve.modeling.int8_linear import Int8Linear, suits_int8
+from maskserve.modeling.int8_linear import Int8Linear, layer_suits_int8
 from maskserve.modeling.roi_align import ChannelsLastPooler, can_replace
 from maskserve.modeling.suppression import suppress
 from maskserve.modeling.trunk import Affine
@@ -121,6 +121,6 @@ def _flatten_channels_last(head: FastRCNNConvFCHead, cells: tuple[int, int]) -> 
 
 def _round_fully_connected(head: FastRCNNConvFCHead) -> None:
     for name, layer in [*head.named_children()]:
-        if suits_int8(layer):
+        if layer_suits_int8(layer):
             setattr(head, name, Int8Linear(layer))
             head.fcs.remove(layer)  # or its weights stay in memory

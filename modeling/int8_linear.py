@@ -48,7 +48,7 @@ class Int8Linear(nn.Module):
         return torch.addcmul(self._bias, products, units[:, None])
 
 
-def suits_int8(layer: nn.Module) -> TypeGuard[nn.Linear]:
+def layer_suits_int8(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether it can be done so here, and was seen to be faster."""
     known = all(hasattr(ops.onednn, name) for name in ("qlinear_prepack", "qlinear_pointwise"))
     plain = type(layer) is nn.Linear and layer.in_features % compiled.NUMBERS_AT_ONCE == 0

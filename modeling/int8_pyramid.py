@@ -24,7 +24,7 @@ from maskserve.modeling.fused import from_levels
 from maskserve.modeling.mobilenetv2 import MobileNetV2
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph
 from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
-from maskserve.modeling.winograd_int8 import Int8Conv, suits_int8
+from maskserve.modeling.winograd_int8 import Int8Conv, conv_suits_int8
 
 LEAST = 1_800_000_000
 """Multiplications that the largest level's convolution is defined by, for a square photo, from which it was faster."""
@@ -85,7 +85,7 @@ def suits(model: GeneralizedRCNN) -> bool:
     """Whether a model's last convolutions can be done so here."""
     fpn, head = model.backbone, model.proposal_generator.rpn_head
     plain = type(fpn) is FPN and type(head) is StandardRPNHead
-    return plain and all(map(suits_int8, (*_outputs(fpn).values(), head.conv)))
+    return plain and all(map(conv_suits_int8, (*_outputs(fpn).values(), head.conv)))
 
 
 def goes_without_openvino(model: GeneralizedRCNN, short_side: int) -> bool:

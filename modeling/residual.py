@@ -3,7 +3,7 @@
     block ─▶ weights in panels, once        x, panels ─▶ a part of the rows on each thread ─▶ the answer
 
 The hidden maps of a MobileNetV2 at 800 px are 93 MB in float32; as three convolutions, they are written to memory and
-read from there twice. The stem is the first block's expansion here (`maskserve.modeling.fused`).
+read from there twice. The stem is the first block's expansion here (`maskserve.modeling.fused_cpu`).
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Call(NamedTuple):
     onto: Tensor | None = None
     """(B, C', H, W), to which the answer is added before the ReLU, in its memory."""
     then: Conv2d | None = None
-    """A 1×1 convolution of that answer, prepared by `maskserve.modeling.fused`: only what it answers is wanted."""
+    """A 1×1 convolution of that answer, prepared by `maskserve.modeling.fused_cpu`: only what it answers is wanted."""
 
 
 class Source(NamedTuple):

@@ -26,7 +26,7 @@ from maskserve.modeling.winograd_calls import convolve
 
 
 class Int8Conv(nn.Module):
-    """A convolution of `suits_int8`, which on maps that are large enough multiplies in int8, else as it is.
+    """A convolution of `conv_suits_int8`, which on maps that are large enough multiplies in int8, else as it is.
 
     Args:
         reads: what the input stands for, where it is uint8.
@@ -83,7 +83,7 @@ def _packed(conv: Int8Winograd, size: Sequence[int]) -> Tensor:
     )
 
 
-def suits_int8(conv: Conv2d) -> bool:
+def conv_suits_int8(conv: Conv2d) -> bool:
     """Whether it was seen to be faster so."""
     known = all(hasattr(ops.onednn, name) for name in ("qconv_prepack", "qconv2d_pointwise"))
     return (

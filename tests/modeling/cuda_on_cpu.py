@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from maskserve.modeling import fused, gpu_kernels
+from maskserve.modeling import fused, fused_gpu, gpu_kernels
 
 SHIM = Path(__file__).with_name("cuda_on_cpu.hpp")
 
@@ -25,7 +25,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("needs g++, to run the GPU's kernels on a CPU")
     monkeypatch.setattr(gpu_kernels, "can_run_on", lambda _: True)
     monkeypatch.setattr(gpu_kernels, "_kernel", lambda name, stored, _: Kernel(name, stored))
-    monkeypatch.setattr(fused, "_active_conv", lambda conv, x: _conv(conv, x).relu())
+    for module, name in ((fused, "_active_conv"), (fused_gpu, "active_conv")):
+        monkeypatch.setattr(module, name, lambda conv, x: _conv(conv, x).relu())
     monkeypatch.setattr(fused, "_add_relu_conv", lambda conv, x, shortcut: (_conv(conv, x) + shortcut).relu())
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskserve.modeling.int8_linear import Int8Linear, suits_int8
+from maskserve.modeling.int8_linear import Int8Linear, layer_suits_int8
 
 ROUNDED = 0.02
 
@@ -16,7 +16,7 @@ def layer(channels: int = 320, bias: bool = True) -> nn.Linear:
     return nn.Linear(channels, 48, bias=bias).requires_grad_(False)
 
 
-pytestmark = pytest.mark.skipif(not suits_int8(layer()), reason="this CPU has no VNNI, or AMX as well")
+pytestmark = pytest.mark.skipif(not layer_suits_int8(layer()), reason="this CPU has no VNNI, or AMX as well")
 
 
 def apart(found: Tensor, exact: Tensor) -> float:
@@ -64,7 +64,7 @@ def test_any_number_of_threads_answers_the_same(threads: int):
 
 
 def test_what_does_not_suit(monkeypatch: pytest.MonkeyPatch):
-    assert not suits_int8(layer(channels=328))
-    assert not suits_int8(nn.ReLU())
+    assert not layer_suits_int8(layer(channels=328))
+    assert not layer_suits_int8(nn.ReLU())
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert not suits_int8(layer())
+    assert not layer_suits_int8(layer())

@@ -8,7 +8,8 @@ from detectron2.layers import Conv2d
 from torch import nn
 
 from maskserve.modeling import packed
-from maskserve.modeling.fused import ActiveConv, fuse
+from maskserve.modeling.fused import fuse
+from maskserve.modeling.fused_cpu import ActiveConv
 from maskserve.modeling.packed import PackedWeights
 
 SIZES = ((1, 4, 4), (1, 50, 76), (1, 76, 50), (2, 31, 17), (10, 14, 14))

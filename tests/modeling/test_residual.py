@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from maskserve.modeling import compiled, strips
 from maskserve.modeling.device import has_fast_bfloat16, has_vectors
 from maskserve.modeling.fold import prepare
-from maskserve.modeling.fused import FusedResidual, fuse
+from maskserve.modeling.fused import fuse
+from maskserve.modeling.fused_cpu import FusedResidual
 from maskserve.modeling.mobilenetv2 import InvertedResidual, MobileNetV2
 
 pytestmark = pytest.mark.skipif(

@@ -8,7 +8,8 @@ from torch import nn
 
 from maskserve.modeling import strips
 from maskserve.modeling.fold import prepare
-from maskserve.modeling.fused import FusedResidual, fuse
+from maskserve.modeling.fused import fuse
+from maskserve.modeling.fused_cpu import FusedResidual
 from maskserve.modeling.mobilenetv2 import InvertedResidual
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

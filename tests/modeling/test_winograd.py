@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from maskserve.modeling import compiled, winograd
 from maskserve.modeling.device import has_fast_bfloat16
-from maskserve.modeling.fused import ActiveConv, PackedConv, fuse
+from maskserve.modeling.fused import fuse
+from maskserve.modeling.fused_cpu import ActiveConv, PackedConv
 from maskserve.modeling.winograd import Call, Winograd, Work, suits
 from maskserve.modeling.winograd_calls import convolve, each
 

@@ -11,10 +11,10 @@ from maskserve.modeling import winograd
 from maskserve.modeling.fused import fuse
 from maskserve.modeling.trunk import Affine
 from maskserve.modeling.winograd_calls import each
-from maskserve.modeling.winograd_int8 import Int8Conv, Int8Winograd, suits_int8
+from maskserve.modeling.winograd_int8 import Int8Conv, Int8Winograd, conv_suits_int8
 from tests.modeling.test_winograd import SIZES, apart, asked, conv_of, exactly, needs_bfloat16, random_map
 
-pytestmark = pytest.mark.skipif(not suits_int8(conv_of()), reason="this CPU has no VNNI, or AMX as well")
+pytestmark = pytest.mark.skipif(not conv_suits_int8(conv_of()), reason="this CPU has no VNNI, or AMX as well")
 ROUNDED = 0.06
 """Of noise, which has no small numbers beside each other; a trained network loses half of it."""
 
@@ -108,14 +108,14 @@ def test_of_a_part_of_a_map_nothing_around_it_is_read():
 
 
 def test_what_does_not_suit(monkeypatch: pytest.MonkeyPatch):
-    assert not suits_int8(conv_of(stride=2))
-    assert not suits_int8(conv_of(norm=nn.GroupNorm(4, 64)))
-    assert not suits_int8(conv_of(activation=nn.ReLU6()))
+    assert not conv_suits_int8(conv_of(stride=2))
+    assert not conv_suits_int8(conv_of(norm=nn.GroupNorm(4, 64)))
+    assert not conv_suits_int8(conv_of(activation=nn.ReLU6()))
     monkeypatch.setattr(torch, "get_num_threads", lambda: winograd.MOST_THREADS + 1)
-    assert not suits_int8(conv_of())
+    assert not conv_suits_int8(conv_of())
 
 
 @pytest.mark.parametrize("lacks", ["_is_vnni_supported", "_is_amx_tile_supported"])
 def test_other_cpus_do_without(lacks: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, lacks, lambda: lacks == "_is_amx_tile_supported")
-    assert not suits_int8(conv_of())
+    assert not conv_suits_int8(conv_of())

@@ -22,7 +22,7 @@ from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph, OpenVinoTrun
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
 from maskserve.modeling.winograd import Way
-from maskserve.modeling.winograd_int8 import suits_int8
+from maskserve.modeling.winograd_int8 import conv_suits_int8
 from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
 from maskserve.training.quantize import _sensitive, calibration_pixels, to_openvino, write, write_int8_trunk
@@ -159,7 +159,7 @@ def as_values(trunk: OpenVinoTrunk, output: TrunkOutput) -> TrunkOutput:
 
 
 needs_int8_convs = pytest.mark.skipif(
-    not suits_int8(Conv2d(64, 64, 3, padding=1)), reason="this CPU has no VNNI, or AMX as well"
+    not conv_suits_int8(Conv2d(64, 64, 3, padding=1)), reason="this CPU has no VNNI, or AMX as well"
 )
 
 
