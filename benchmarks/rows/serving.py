@@ -15,8 +15,9 @@ from benchmarks.rows import Group
 from benchmarks.rows.served import FLASK, OURS, Arm, Running, arms_of, by_model, guarded, serving, split_possible
 
 _MODEL_STAGES = ("preprocess", "inference")
-_WARM_UPS = 6
-"""TorchServe's Java compiles what has run ten times: its way is 3 ms longer for the first photos after a start."""
+_WARM_UPS = 20
+"""Of each arm: TorchServe's Java compiles what has run ten times. Its way is 3 ms longer for the first photos after a
+start and 1 ms for the next ten; servers are measured as they are when they have been up for a minute."""
 
 
 def groups(*, full: bool) -> list[Group]:
