@@ -20,6 +20,7 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor
 
+from maskserve.modeling import residual
 from maskserve.modeling.fused import from_levels
 from maskserve.modeling.mobilenetv2 import MobileNetV2
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph
@@ -89,12 +90,13 @@ def suits(model: GeneralizedRCNN) -> bool:
 
 
 def goes_without_openvino(model: GeneralizedRCNN, short_side: int) -> bool:
-    """Whether the backbone of a model that suits stays in float and photos are large enough for `float_backbone`.
+    """Whether the backbone of a model that suits stays in float, runs row by row, and photos are large enough for it.
 
     Args:
         short_side: of the photos as the network sees them, px.
     """
-    return isinstance(model.backbone.bottom_up, MobileNetV2) and short_side >= LEAST_SIDE
+    network = model.backbone.bottom_up
+    return isinstance(network, MobileNetV2) and residual.suits(network.res2[0]) and short_side >= LEAST_SIDE
 
 
 def pays(model: GeneralizedRCNN, levels: Collection[str], short_side: int) -> bool:

@@ -158,6 +158,8 @@ def as_values(trunk: OpenVinoTrunk, output: TrunkOutput) -> TrunkOutput:
     return output._replace(features=values)
 
 
+NARROW = ("MODEL.MOBILENETV2.WIDTH_MULT", "0.35")
+"""Its first blocks answer 8 channels."""
 needs_int8_convs = pytest.mark.skipif(
     not conv_suits_int8(Conv2d(64, 64, 3, padding=1)), reason="this CPU has no VNNI, or AMX as well"
 )
@@ -209,6 +211,18 @@ def test_a_backbone_in_float_needs_no_openvino(
         pixels = calibration_pixels(predictor, record)
         found = distances(ours.trunk(pixels), predictor.trunk(pixels))
         assert all(1e-4 < found[name] < 0.05 for name in ("p2", "p3", "p4", "p5", "p6"))
+
+
+@needs_int8_convs
+@pytest.mark.parametrize(
+    ("options", "side", "goes"),
+    [((), 544, True), ((), 543, False), (("MODEL.MOBILENETV2.NORM", "GN"), 544, False), (NARROW, 544, False)],
+)
+def test_openvino_stays_where_blocks_do_not_run_row_by_row(options: tuple[str, ...], side: int, goes: bool):
+    _, model = network("mobilenetv2", "quick", *options)
+    prepare(model)
+    assert int8_pyramid.suits(model)
+    assert int8_pyramid.goes_without_openvino(model, side) == goes
 
 
 @torch.inference_mode()
