@@ -11,17 +11,19 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from benchmarks import training_step
+from benchmarks import profile, training_step
 from benchmarks.bench import Bench
 from benchmarks.clients import Load, Post, RefusedError, closed_loop
 from benchmarks.machine import others_that_disturb
@@ -33,6 +35,7 @@ from benchmarks.rounds import take_turns
 from benchmarks.rows import Group, model_path, served, serving, throughput
 from benchmarks.run import all_groups, chosen_groups, main, measure
 from benchmarks.subject import ROOT, TUNED_MALLOC, Subject, SubjectError, clean_environment
+from maskserve.modeling import compiled
 from maskserve.training.layouts import Layout
 
 A, B, C = (Claim(f"area.{name}", name, "peer", 1.0) for name in "abc")
@@ -341,3 +344,19 @@ def test_an_error_ends_the_closed_loop(address: str) -> None:
 def test_operators_are_sorted_into_kinds(operator: str, kind: str) -> None:
     """By their names."""
     assert kind_of(operator) == kind
+
+
+def test_our_own_kernels_are_seen_under_their_kinds(monkeypatch: pytest.MonkeyPatch):
+    if not compiled.is_there():
+        pytest.skip("numba is not installed")
+    for name, kinds in profile._OWN.items():
+        kernels = getattr(compiled, name)()
+        for kernel in kinds:
+            monkeypatch.setattr(kernels, kernel, getattr(kernels, kernel))  # as it was, after the test
+    profile._mark_own_kernels()
+    numbers = np.ones((2, 16), np.float32)
+    work = partial(
+        compiled.int8_kernels().round_rows, numbers, np.empty((2, 16), np.uint8), np.empty(2, np.float32), 0, 2
+    )
+    work()
+    assert profile._profile(work)["fully connected"] > 0
