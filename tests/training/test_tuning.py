@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -193,7 +194,12 @@ def test_photos_are_the_run_s_own_or_drawn(run: Path, pandas: Path, tmp_path: Pa
 
 
 def _children(process: subprocess.Popen[Any]) -> list[psutil.Process]:
-    return [one for one in psutil.Process(process.pid).children() if "measured_worker" in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process(process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # others, that have just ended
+            if "measured_worker" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def test_ctrl_c_leaves_no_process_and_no_archive(run: Path, pandas: Path, tmp_path: Path):
@@ -202,13 +208,16 @@ def test_ctrl_c_leaves_no_process_and_no_archive(run: Path, pandas: Path, tmp_pa
     with subprocess.Popen(
         [sys.executable, "-m", "maskserve.cli.main", *words, "--data", str(pandas)], env=environment
     ) as process:
-        deadline = time.monotonic() + 120
-        while len(children := _children(process)) < 2:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        try:
+            deadline = time.monotonic() + 120
+            while len(children := _children(process)) < 2:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+        finally:
+            process.kill()  # or leaving this block waits for it
     assert not any(child.is_running() for child in children)
     assert not (tmp_path / "store").exists()
     assert not list(tmp_path.glob("maskserve-tune-*"))
