@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from detectron2.layers import Conv2d
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
@@ -112,9 +111,7 @@ def _active_conv(conv: Conv2d, x: Tensor) -> Tensor:
 
 def _add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
     if x.is_cuda:
-        return torch.cudnn_convolution_add_relu(
-            x, conv.weight, other, 1.0, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
+        return fused_gpu.add_relu_conv(conv, x, other)
     return fused_cpu.add_conv(conv, x, other, "relu")
 
 

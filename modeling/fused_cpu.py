@@ -68,11 +68,11 @@ class FusedResidual(Fused, InvertedResidual):
             return self.rows(x)
         parts = strips(self, x)
         if len(parts) > 1:
-            return torch.cat([self._rows(x, *part) for part in parts], 2)
+            return torch.cat([self._strip(x, *part) for part in parts], 2)
         out = self.depthwise(self.expand(x))
         return add_conv(self.project, out, x) if self.has_shortcut else self.project(out)
 
-    def _rows(self, x: Tensor, top: int, bottom: int) -> Tensor:
+    def _strip(self, x: Tensor, top: int, bottom: int) -> Tensor:
         rows = self.project(hidden_rows(self, x, top, bottom))
         return rows.add_(x[:, :, top:bottom]) if self.has_shortcut else rows
 

@@ -1,6 +1,6 @@
 """Convolutions of a prepared model on one of NVIDIA's GPUs, with what follows them in the same kernel.
 
-    conv ─▶ + bias ─▶ ReLU                                    cuDNN
+    conv ─▶ + bias ─▶ (+ shortcut) ─▶ ReLU                    cuDNN
     conv ─▶ + bias ─▶ (ReLU6)                                 cuDNN, and one kernel of our own
     1×1 conv ─▶ + bias, in bfloat16                           one matrix product
     1×1 conv ─▶ ReLU6 ─▶ depthwise conv ─▶ + bias ─▶ ReLU6    the product, and one kernel of our own
@@ -92,6 +92,13 @@ def active_conv(conv: Conv2d, x: Tensor) -> Tensor:
     """With a ReLU."""
     return torch.cudnn_convolution_relu(
         x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
+
+
+def add_relu_conv(conv: Conv2d, x: Tensor, other: Tensor) -> Tensor:
+    """With `other` added, and a ReLU."""
+    return torch.cudnn_convolution_add_relu(
+        x, conv.weight, other, 1.0, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
     )
 
 

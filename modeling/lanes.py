@@ -53,9 +53,9 @@ def spread(builder: Any, kind: ir.VectorType, number: Any) -> Any:
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), every_lane(INTS, 0))
 
 
-def pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    """Of the 16 from that place on, as they are stored."""
-    stored = {types.uint8: _BYTES, types.uint16: HALVES, types.float32: FLOATS}[kind.dtype]
+def pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any, wanted: Any = None) -> Any:
+    """Of what lies there, as that type of LLVM's; by default the 16 numbers from there on, as they are stored."""
+    stored = wanted or {types.uint8: _BYTES, types.uint16: HALVES, types.float32: FLOATS}[kind.dtype]
     start = builder.gep(context.make_array(kind)(context, builder, array).data, [place])
     return builder.bitcast(start, stored.as_pointer())
 

@@ -2,8 +2,8 @@
 
     rows of x, and one more above and below ─▶ expand ─▶ depthwise ─▶ project ─▶ rows of the output
 
-Its hidden maps have six times the channels of what comes in: at 800 px, 93 MB in float32, which are written to memory
-and read from there twice. Rows at the seams are expanded twice, and each strip costs three calls: so only large ones.
+For CPUs and numbers of threads that `maskserve.modeling.residual` is not for. Rows at the seams are expanded twice, and
+each strip costs three calls: so only of large maps.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ times as long: so the code of a whole tile is written out here. Arrays are flat,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from llvmlite import ir
@@ -37,12 +37,6 @@ def _number(count: int) -> ir.Constant:
 def _steps(builder: Any, start: Any, step: Any, count: int) -> list[Any]:
     """Places: `start`, and `count` − 1 more."""
     return [builder.add(start, builder.mul(step, _number(number))) for number in range(count)]
-
-
-def _load(context: Any, builder: Any, kind: Any, array: Any, place: Any, wanted: Any) -> Any:
-    """What lies there, as that type of LLVM's."""
-    at = builder.gep(context.make_array(kind)(context, builder, array).data, [place])
-    return builder.load(builder.bitcast(at, wanted.as_pointer()), align=kind.dtype.bitwidth // 8)
 
 
 def _call(builder: Any, name: str, kind: Any, arguments: list[Any]) -> Any:
@@ -88,16 +82,21 @@ def products_of(pixels: int, vectors: int) -> Any:
             in_pairs = x_kind.dtype == types.uint16
             unit, one, all_lanes = (2, ir.IntType(32), INTS) if in_pairs else (1, ir.FloatType(), FLOATS)
             step, pitch, lines, count = (builder.extract_value(pair, at) for pair in (steps, counts) for at in range(2))
+
+            def load(kind: Any, array: Any, place: Any, wanted: Any) -> Any:
+                at = pointer(context, builder, kind, array, place, wanted)
+                return builder.load(at, align=kind.dtype.bitwidth // 8)
+
             first = [builder.extract_value(bias, vector) for vector in range(vectors)]
             sums = [[alloca_once_value(builder, value) for value in first] for _ in range(pixels)]
             with for_range(builder, lines) as line, for_range(builder, count) as number:
                 taken = builder.add(builder.mul(line.index, count), number.index)
                 row = builder.add(place, builder.mul(taken, _number(vectors * LANES * unit)))
                 places = _steps(builder, row, _number(LANES * unit), vectors)
-                own = [_load(context, builder, weights_kind, weights, at, all_lanes) for at in places]
+                own = [load(weights_kind, weights, at, all_lanes) for at in places]
                 inside = builder.add(builder.mul(line.index, pitch), builder.mul(number.index, _number(unit)))
                 for pixel, at in enumerate(_steps(builder, builder.add(start, inside), step, pixels)):
-                    value = spread(builder, all_lanes, _load(context, builder, x_kind, x, at, one))
+                    value = spread(builder, all_lanes, load(x_kind, x, at, one))
                     for total, weight in zip(sums[pixel], own, strict=True):
                         builder.store(_times_plus(builder, value, weight, builder.load(total)), total)
             return _tile(context, builder, kind, [[builder.load(total) for total in row] for row in sums])
@@ -125,12 +124,12 @@ def depthwise_of(pixels: int, stride: int) -> Any:
             x, rows, taps, place, step, bias = arguments
             x_kind, _, taps_kind, *_ = signature.args
             places = _steps(builder, place, step, TAPS**2)
-            own = [_load(context, builder, taps_kind, taps, at, FLOATS) for at in places]
+            own = [read(context, builder, taps_kind, taps, at) for at in places]
             sums = [bias] * pixels
             for row in range(TAPS):
                 seen = _steps(builder, builder.extract_value(rows, row), _number(LANES), (pixels - 1) * stride + TAPS)
                 for column, at in enumerate(seen):
-                    value = _load(context, builder, x_kind, x, at, FLOATS)
+                    value = read(context, builder, x_kind, x, at)
                     for tap in range(TAPS):
                         pixel, between = divmod(column - tap, stride)
                         if not between and 0 <= pixel < pixels:
@@ -142,12 +141,20 @@ def depthwise_of(pixels: int, stride: int) -> Any:
     return depthwise
 
 
-def _each(builder: Any, kind: Any, tile: Any, change: Callable[[Any, int, int], Any]) -> list[list[Any]]:
-    """What becomes of each of a tile's lanes, of its value, pixel and vector."""
-    return [
-        [change(builder.extract_value(tile, [pixel, vector]), pixel, vector) for vector in range(kind.dtype.count)]
-        for pixel in range(kind.count)
+def _lanes(builder: Any, kind: Any, tile: Any) -> list[list[Any]]:
+    """Of each pixel."""
+    vectors = range(kind.dtype.count)
+    return [[builder.extract_value(tile, [pixel, vector]) for vector in vectors] for pixel in range(kind.count)]
+
+
+def _lanes_and_places(builder: Any, kind: Any, tile: Any, place: Any, steps: Any) -> list[list[tuple[Any, Any]]]:
+    """Each pixel's, and where they lie in an array: from `place` on, `steps` from a pixel to the next one and from
+    lanes to the next."""
+    step, lanes_step = (builder.extract_value(steps, at) for at in range(2))
+    places = [
+        _steps(builder, start, lanes_step, kind.dtype.count) for start in _steps(builder, place, step, kind.count)
     ]
+    return [[*zip(*pair, strict=True)] for pair in zip(_lanes(builder, kind, tile), places, strict=True)]
 
 
 @_generated
@@ -155,30 +162,26 @@ def cut(typing: Any, tile: Any) -> Any:  # noqa: ARG001
     """ReLU6 of it; NaN stays."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def limited(value: Any, _pixel: int, _vector: int) -> Any:
-            for sign, limit in (("<", every_lane(FLOATS, 0.0)), (">", every_lane(FLOATS, 6.0))):
-                value = builder.select(builder.fcmp_ordered(sign, value, limit), limit, value)
-            return value
-
-        kind = signature.args[0]
-        return _tile(context, builder, kind, _each(builder, kind, arguments[0], limited))
+        kind, values = signature.args[0], _lanes(builder, signature.args[0], arguments[0])
+        for sign, limit in (("<", every_lane(FLOATS, 0.0)), (">", every_lane(FLOATS, 6.0))):
+            values = [
+                [builder.select(builder.fcmp_ordered(sign, value, limit), limit, value) for value in row]
+                for row in values
+            ]
+        return _tile(context, builder, kind, values)
 
     return tile(tile), generate
 
 
 @_generated
 def plus(typing: Any, tile: Any, x: Any, place: Any, steps: Any) -> Any:  # noqa: ARG001
-    """What lies in x from `place` on added to it; `steps` from a pixel to the next one and from lanes to the next."""
+    """What lies in x added to it, see `_lanes_and_places`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        tile, x, place, steps = arguments
-        kind, x_kind, *_ = signature.args
-
-        def sum_of(value: Any, pixel: int, vector: int) -> Any:
-            at = _inside(builder, place, steps, pixel, vector)
-            return builder.fadd(value, read(context, builder, x_kind, x, at))
-
-        return _tile(context, builder, kind, _each(builder, kind, tile, sum_of))
+        (kind, x_kind, *_), (tile, x, *where) = signature.args, arguments
+        rows = _lanes_and_places(builder, kind, tile, *where)
+        sums = [[builder.fadd(value, read(context, builder, x_kind, x, at)) for value, at in row] for row in rows]
+        return _tile(context, builder, kind, sums)
 
     return tile(tile, x, place, steps), generate
 
@@ -188,23 +191,11 @@ def put(typing: Any, tile: Any, out: Any, place: Any, steps: Any) -> Any:  # noq
     """It stored in `out`, likewise."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        tile, out, place, steps = arguments
-        kind, out_kind, *_ = signature.args
-
-        def stored(value: Any, pixel: int, vector: int) -> Any:
+        (kind, out_kind, *_), (tile, out, *where) = signature.args, arguments
+        for value, at in chain.from_iterable(_lanes_and_places(builder, kind, tile, *where)):
             if out_kind.dtype == types.uint16:
                 value = _call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", HALVES, [value])
-            at = pointer(context, builder, out_kind, out, _inside(builder, place, steps, pixel, vector))
-            builder.store(value, at, align=out_kind.dtype.bitwidth // 8)
-
-        _each(builder, kind, tile, stored)
+            builder.store(value, pointer(context, builder, out_kind, out, at), align=out_kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(tile, out, place, steps), generate
-
-
-def _inside(builder: Any, place: Any, steps: Any, pixel: int, vector: int) -> Any:
-    """Where a tile's lanes lie."""
-    step, vector_step = (builder.extract_value(steps, at) for at in range(2))
-    place = builder.add(place, builder.mul(step, _number(pixel)))
-    return builder.add(place, builder.mul(vector_step, _number(vector)))

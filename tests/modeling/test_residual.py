@@ -9,21 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from maskserve.modeling import compiled, strips
-from maskserve.modeling.device import has_fast_bfloat16, has_vectors
+from maskserve.modeling.device import has_vectors
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.fused import fuse
 from maskserve.modeling.fused_cpu import FusedResidual
 from maskserve.modeling.mobilenetv2 import InvertedResidual, MobileNetV2
+from tests.modeling.test_winograd import apart, needs_bfloat16
 
 pytestmark = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and has_vectors(torch.float32, "AVX512") and compiled.is_there()),
     reason="this CPU lacks AVX512, or numba is not installed",
 )
-NOT_BF16 = not (has_fast_bfloat16("cpu") and has_vectors(torch.bfloat16, "AVX512"))
-DTYPES = (
-    torch.float32,
-    pytest.param(torch.bfloat16, marks=pytest.mark.skipif(NOT_BF16, reason="bfloat16 is not calculated so here")),
-)
+DTYPES = (torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16))
 STAGES = ("res1", "res2", "res3", "res4", "res5")
 SIZES = ((1, 40, 24), (1, 41, 23), (2, 17, 16), (3, 13, 31), (1, 6, 8))
 """Images, height and width of the answer: of whole tiles of pixels and not."""
@@ -49,10 +46,6 @@ def ready(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def random_map(*size: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(*size).to(dtype).contiguous(memory_format=torch.channels_last)
-
-
-def apart(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
