@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -37,6 +36,7 @@ from benchmarks.run import all_groups, chosen_groups, main, measure
 from benchmarks.subject import ROOT, TUNED_MALLOC, Subject, SubjectError, clean_environment
 from maskserve.modeling import compiled
 from maskserve.training.layouts import Layout
+from tests.waiting import until
 
 A, B, C = (Claim(f"area.{name}", name, "peer", 1.0) for name in "abc")
 
@@ -141,13 +141,6 @@ def test_a_paused_subject_does_not_outlive_its_parent() -> None:
         assert until(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids))
         parent.kill()
     assert until(lambda: not any(map(runs, pids)))
-
-
-def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.02)
-    return holds()
 
 
 def runs(pid: int) -> bool:

@@ -7,9 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from maskserve.protos import wire
 from maskserve.protos.errors import ConfigError
 from tests.faults import MODEL as FAULTS
 from tests.faults import make_fault_archive
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config.properties"
@@ -52,14 +51,6 @@ def processes_of(folder: Path) -> list[str]:
         if str(folder) in command:
             found.append(command)
     return found
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    """Returns when the condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 # --- config.properties ------------------------------------------------------------------------------------------
@@ -202,7 +193,7 @@ def test_it_ends_with_a_process_that_is_killed(store: Path) -> None:
         folder, java = starter.stdout.readline().split()
         assert len(processes_of(Path(folder))) >= 2  # its program, and the worker
         starter.kill()
-    wait_for(lambda: not Path(folder).exists() and not processes_of(Path(folder)))
+    assert until(lambda: not Path(folder).exists() and not processes_of(Path(folder)))
     assert not psutil.pid_exists(int(java))
 
 
@@ -254,12 +245,12 @@ def test_by_hand_the_shipped_file_gives_a_working_server(store: Path, tmp_path: 
     pid = int((scratch / ".model_server.pid").read_text())
     try:
         with Client(f"127.0.0.1:{ports.grpc}", management_address=f"127.0.0.1:{ports.grpc_management}") as client:
-            wait_for(lambda: client.is_ready([FAULTS]), 90)
+            assert until(lambda: client.is_ready([FAULTS]), 90)
             with pytest.raises(ServerError, match="handler failed"):
                 client.predict(b"raise", model=FAULTS)
     finally:
         os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 60)
+        assert until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 60)
     said = (hand / "out").read_text()
     assert "Model server started" in said
     assert "ERROR" not in said

@@ -14,6 +14,7 @@ from maskserve.gateway.readiness import Readiness
 from maskserve.protos import wire
 from maskserve.protos.types import Timings
 from tests.gateway.conftest import settings_for
+from tests.waiting import until
 
 PREDICT = "/v1/predictions"
 
@@ -161,8 +162,6 @@ def test_workers_are_counted_beside_the_requests_and_not_for_each(fake_torchserv
     readiness = Readiness(settings_for(fake_torchserve), Slow())
     assert readiness.workers("a") is None  # nothing has been answered yet: it would wait for 30 s
     answers.set()
-    deadline = time.monotonic() + 10
-    while readiness.workers("a") is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert until(lambda: readiness.workers("a") is not None)
     assert [readiness.workers("a") for _ in range(100)] == [3] * 100
     assert Slow.asked == 2  # each arm once

@@ -16,6 +16,7 @@ from maskserve.gateway.upload import MAX_BODY_BYTES
 from maskserve.protos import wire
 from tests.fakes.torchserve import FAULTS
 from tests.gateway.conftest import make_photo
+from tests.waiting import until
 
 PREDICT = "/v1/predictions"
 ON_A = f"{PREDICT}?arm=a"
@@ -256,10 +257,7 @@ def test_an_arm_that_keeps_failing_is_left_alone_for_a_moment(http, photo, fake_
     check(http.post(ON_A, data=photo), 503, "arm_unavailable")
     assert fake_torchserve.attempts[wire.MODEL_R50] == asked
     fake_torchserve.set_ready(wire.MODEL_R50, True)
-    deadline = time.monotonic() + 4
-    while http.post(ON_A, data=photo).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert until(lambda: http.post(ON_A, data=photo).status_code == 200, at_most_s=4)
 
 
 def test_both_arms_down_is_one_503_about_the_chosen_arm(http, photo, fake_torchserve):

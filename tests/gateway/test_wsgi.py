@@ -15,6 +15,7 @@ from waitress import wasyncore
 from waitress.server import create_server
 
 from maskserve.gateway.wsgi import Channel, Dispatcher
+from tests.waiting import until
 
 LARGE_BYTES = 20 * 1024 * 1024
 """More than sockets and waitress's own water mark hold."""
@@ -39,7 +40,10 @@ def served(app: Callable[..., Any], channel: type[Channel] = Channel, threads: i
     """(port, dispatcher) of a WSGI application behind our waitress."""
     dispatcher, sockets, stopping = Dispatcher(), {}, threading.Event()
     dispatcher.set_thread_count(threads)
-    server = create_server(app, map=sockets, host="127.0.0.1", port=0, _dispatcher=dispatcher)
+    # in memory, as in the gateway: a channel that is closed with its server leaves a file on disk open
+    server = create_server(
+        app, map=sockets, host="127.0.0.1", port=0, _dispatcher=dispatcher, outbuf_overflow=4 * LARGE_BYTES
+    )
     server.channel_class = channel
 
     def loop() -> None:
@@ -132,14 +136,13 @@ def test_threads_are_started_for_requests_that_find_none_idle_and_never_too_many
         for _ in range(3):
             gate.release()
             assert ask(port) == (200, b"ok")
+            assert until(lambda: not dispatcher.active_count)  # a client has its answer before the thread is idle
         assert len(dispatcher.threads) == 1
         answers: list[tuple[int, bytes]] = []
         askers = [threading.Thread(target=lambda: answers.append(ask(port))) for _ in range(6)]
         for asker in askers:
             asker.start()
-        deadline = time.monotonic() + 10
-        while len(dispatcher.queue) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert until(lambda: len(dispatcher.queue) == 3)
         assert len(dispatcher.threads) == 3
         gate.release(6)
         for asker in askers:
