@@ -6,6 +6,7 @@ photos ─▶ data import ─▶ train ─▶ package        every step is the u
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
@@ -14,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ RUNS = Path("runs")
 DEMO = Path("data/demo-pandas")
 DEMO_PHOTOS = {"--train": "200", "--test": "50", "--seed": "1"}
 _CHILD_STOPS_S = 20.0
+_PR_SET_PDEATHSIG = 1
+"""Linux's prctl: the signal a process gets when the one that started it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,11 @@ def maskserve(*words: str, why: str) -> None:
         tempfile.TemporaryDirectory(prefix="maskserve-") as temp,
         # a session of its own: whatever stops us, the child is told once, by us
         subprocess.Popen(
-            command, stdout=sys.stderr, env=os.environ | {"TMPDIR": temp}, start_new_session=True
+            command,
+            stdout=sys.stderr,
+            env=os.environ | {"TMPDIR": temp},
+            start_new_session=True,
+            preexec_fn=_stops_with_us(),
         ) as child,
     ):
         try:
@@ -135,6 +143,11 @@ def maskserve(*words: str, why: str) -> None:
         raise KeyboardInterrupt
     if status:
         raise ConfigError(f"`maskserve {' '.join(words[:2])}` did not finish (see above); nothing is being served")
+
+
+def _stops_with_us() -> Callable[[], int] | None:
+    """For a new child: Ctrl-C when we are killed, or a training would go on, in the folder of the next one."""
+    return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGINT) if sys.platform == "linux" else None
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from maskserve.cli import first_run
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
+from tests.waiting import until
 
 ARMS = (MODEL_R50, MODEL_MNV2)
 
@@ -168,6 +173,22 @@ def test_a_step_that_fails_ends_it(here: Path) -> None:
     with pytest.raises(ConfigError, match="did not finish"):
         first_run.maskserve("data", "import", "nowhere", "-o", "out", why="to see it fail")
     assert not (here / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell a child that its parent is gone")
+def test_a_step_ends_with_a_process_that_is_killed(here: Path) -> None:
+    """As with Ctrl-C: no process is left, and no photos that are not all there."""
+    program = (
+        "import signal; from maskserve.cli.first_run import maskserve\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # as `up` does
+        "maskserve('data', 'make-pandas', 'photos', '--train', '5000', why='it takes long')"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"TMPDIR": str(here)}) as starter:
+        assert until(lambda: [*here.rglob("*.jpg")])
+        (step,) = psutil.Process(starter.pid).children()
+        starter.kill()
+    assert until(lambda: not step.is_running() or step.status() == psutil.STATUS_ZOMBIE)
+    assert not [*here.rglob("*.jpg")]
 
 
 def test_the_sample_photo_is_one_of_the_users(here: Path) -> None:
