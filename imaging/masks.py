@@ -11,7 +11,7 @@ Shape shorthand: `M` side of the head's mask, `H, W` image, `h, w` the part of i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import cv2
 import numpy as np
@@ -80,7 +80,7 @@ def decode_each_inside(masks: Sequence[MaskRle]) -> Iterator[tuple[NDArray[np.ui
         return
     bounds = _bounds(masks)
     for (x_min, y_min, x_max, y_max), runs in zip(bounds, _runs_inside(masks, bounds), strict=True):
-        pixels = np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs)
+        pixels = (np.arange(len(runs), dtype=np.uint8) & 1).repeat(runs)
         inside = cv2.transpose(pixels.reshape(x_max - x_min, y_max - y_min)) if len(pixels) else np.zeros((0, 0))
         yield np.asarray(inside, np.uint8), (x_min, y_min, x_max, y_max)
 
@@ -92,22 +92,25 @@ def _runs_inside(masks: Sequence[MaskRle], bounds: Sequence[tuple[int, int, int,
         raise ValueError("masks of different images cannot be read together")
     of_masks = _runs([mask.counts for mask in masks])
     lengths = [len(runs) for runs in of_masks]
-    first = np.cumsum([0, *lengths[:-1]])
+    *starts, _ = accumulate(lengths, initial=0)
+    first = np.array(starts)
     runs = np.concatenate(of_masks)
-    ends = np.cumsum(runs)  # as if the images lay side by side
-    images = np.arange(len(masks))
-    if (ends[first + lengths - 1] != (images + 1) * height * width).any() or runs.min() < 0:
+    ends = np.add.accumulate(runs)  # as if the images lay side by side
+    if (ends[first + lengths - 1] != np.arange(1, len(masks) + 1) * height * width).any() or runs.min() < 0:
         raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
-    x_min, y_min, x_max, y_max = np.array(bounds).T
-    mask = np.repeat(images, lengths)
+    # of each run's mask: its columns before, in all images; its rows; its pixels
+    of_mask = [
+        (image * width + x_min, y_min, y_max - y_min, (y_max - y_min) * (x_max - x_min))
+        for image, (x_min, y_min, x_max, y_max) in enumerate(bounds)
+    ]
+    before, top, rows, most = np.array(of_mask).repeat(lengths, axis=0).T
     column = ends // height
-    row = np.minimum(np.maximum(ends - column * height, y_min[mask]), y_max[mask])
-    column -= (images * width + x_min)[mask]
-    rows, last = y_max - y_min, (y_max - y_min) * (x_max - x_min)
-    ends = np.minimum(np.maximum(column * rows[mask] + row - y_min[mask], 0), last[mask])
-    inside = np.diff(ends, prepend=0)
+    row = np.minimum(np.maximum(ends - column * height - top, 0), rows)
+    ends = np.minimum(np.maximum((column - before) * rows + row, 0), most)
+    inside = ends.copy()
+    inside[1:] -= ends[:-1]
     inside[first] = ends[first]
-    return (inside[start : start + length] for start, length in zip(first.tolist(), lengths, strict=True))
+    return (inside[start : start + length] for start, length in zip(starts, lengths, strict=True))
 
 
 def rle_bounds(mask: MaskRle) -> tuple[int, int, int, int]:
@@ -206,6 +209,12 @@ def _encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> 
     return MaskRle(size, encoded["counts"].decode("ascii")), int(counts[1::2].sum())
 
 
+_MORE_FROM = 48 + 0x20
+"""Letters of compressed counts that are digits before others."""
+_DIGITS = np.array([(letter - 48) % 32 - 32 * (48 + 0x10 <= letter < _MORE_FROM) for letter in range(256)])
+"""What each letter stands for there."""
+
+
 def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
     """The run lengths in each mask's compressed counts; at least one mask, and one run of each.
 
@@ -213,20 +222,19 @@ def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
     follow, bit 4 of the last is the sign; from the fourth number on, each is the difference to the last but one.
     (pycocotools itself only decodes to pixels, with a warning on numpy 2.)
     """
-    code = np.frombuffer("".join(masks).encode("ascii"), np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((code & 0x20) == 0)
-    mask_ends = np.cumsum([len(counts) for counts in masks])
-    if not all(masks) or (code[mask_ends - 1] & 0x20).any():
+    if any(not counts or ord(counts[-1]) >= _MORE_FROM for counts in masks):
         raise ValueError("the counts of an RLE mask are cut off")
+    letters = np.frombuffer("".join(masks).encode("ascii"), np.uint8)
+    (ends,) = (letters < _MORE_FROM).nonzero()
     starts = np.concatenate(([0], ends[:-1] + 1))
-    digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
-    numbers = np.add.reduceat((code & 0x1F) << 5 * digit, starts)
-    numbers -= np.where(code[ends] & 0x10, 1 << 5 * (digit[ends] + 1), 0)
-    counted = [0, *np.searchsorted(ends, mask_ends).tolist()]  # numbers before each mask, and all of them
+    place = np.arange(len(letters)) - starts.repeat(ends - starts + 1)
+    numbers = np.add.reduceat(_DIGITS[letters] << 5 * place, starts)
+    # numbers before each mask, and all of them
+    counted = ends.searchsorted([*accumulate(map(len, masks), initial=0)]).tolist()
     of_masks = [numbers[first:last] for first, last in pairwise(counted)]
     for runs in of_masks:
-        runs[1::2].cumsum(out=runs[1::2])
-        runs[2::2].cumsum(out=runs[2::2])
+        np.add.accumulate(runs[1::2], out=runs[1::2])
+        np.add.accumulate(runs[2::2], out=runs[2::2])
     return of_masks
 
 
