@@ -25,7 +25,7 @@ from maskserve.gateway.upload import (
     read_parameters,
     read_photo,
 )
-from maskserve.imaging.header import inspect_image
+from maskserve.imaging.header import check_image
 from maskserve.protos.types import SegmentOptions
 
 _COOKIE_AGE_S = 365 * 24 * 3600
@@ -129,7 +129,7 @@ class Gateway:
     def _job(self, parameters: Parameters, *, with_masks: bool) -> Job:
         """The photo, checked by its header. Raises RequestError, Problem, werkzeug's 413."""
         photo = read_photo(request)
-        inspect_image(photo)
+        check_image(photo)
         options = parameters.options
         if with_masks:
             options = SegmentOptions(options.score_threshold, options.max_instances, "rle", options.class_names)

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 from io import BytesIO
 
+import simplejpeg
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -65,12 +66,22 @@ def inspect_image(data: bytes) -> ImageHeader:
     return open_image(data)[1]
 
 
+def check_image(data: bytes) -> None:
+    """Raises what `inspect_image` does, of a JPEG in a third of the time: what only Pillow finds wrong with its header
+    is left to the decoder."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        open_image(data)
+    else:
+        _check_bytes(data)
+        _check_pixels(width, height)
+        _check_scans(data)
+
+
 def open_image(data: bytes) -> tuple[ImageFile, ImageHeader]:
     """The image, opened but not decoded, and its checked header. Raises as `inspect_image`."""
-    if not data:
-        raise RequestError(ErrorCode.IMAGE_MISSING, "The image has no bytes; send a JPEG, PNG or WebP file.")
-    if len(data) > wire.MAX_IMAGE_BYTES:
-        raise _too_large(f"{len(data) / 2**20:.1f} MiB", f"{wire.MAX_IMAGE_BYTES / 2**20:.1f} MiB")
+    _check_bytes(data)
     opener = _opener(data)
     if opener is WebPImageFile:
         # Pillow's WebP plugin allocates the whole canvas when it opens a file
@@ -85,8 +96,8 @@ def open_image(data: bytes) -> tuple[ImageFile, ImageHeader]:
         raise RequestError(
             ErrorCode.IMAGE_UNSUPPORTED, f"The image is an animated {image.format}; send one frame of it as a photo."
         )
-    if opener is JpegImageFile and has_too_many_scans(data):
-        raise unreadable(f"it is a JPEG of more than {MAX_SCANS} scans, which no camera or program writes")
+    if opener is JpegImageFile:
+        _check_scans(data)
     orientation = _orientation(image)
     size = (width, height) if orientation in _SIDEWAYS else (height, width)
     return image, ImageHeader(str(image.format), image.mode, size, orientation)
@@ -95,6 +106,18 @@ def open_image(data: bytes) -> tuple[ImageFile, ImageHeader]:
 def unreadable(why: str) -> RequestError:
     """The error of a damaged image."""
     return RequestError(ErrorCode.IMAGE_UNREADABLE, f"The image cannot be read: {why}. Save or upload it again.")
+
+
+def _check_bytes(data: bytes) -> None:
+    if not data:
+        raise RequestError(ErrorCode.IMAGE_MISSING, "The image has no bytes; send a JPEG, PNG or WebP file.")
+    if len(data) > wire.MAX_IMAGE_BYTES:
+        raise _too_large(f"{len(data) / 2**20:.1f} MiB", f"{wire.MAX_IMAGE_BYTES / 2**20:.1f} MiB")
+
+
+def _check_scans(jpeg: bytes) -> None:
+    if has_too_many_scans(jpeg):
+        raise unreadable(f"it is a JPEG of more than {MAX_SCANS} scans, which no camera or program writes")
 
 
 def _opener(data: bytes) -> type[ImageFile]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import tracemalloc
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskserve.imaging.decode import decode_rgb
-from maskserve.imaging.header import inspect_image
+from maskserve.imaging.header import check_image, inspect_image
 from maskserve.imaging.jpeg import MAX_SCANS
 from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
@@ -56,6 +58,8 @@ def webp_claiming(width: int, height: int) -> bytes:
 def refusal(data: bytes) -> RequestError:
     with pytest.raises(RequestError) as caught:
         inspect_image(data)
+    with pytest.raises(RequestError, match=re.escape(caught.value.message)):
+        check_image(data)
     return caught.value
 
 
@@ -150,6 +154,7 @@ def with_scans(count: int) -> bytes:
 def test_a_jpeg_made_to_be_slow_is_refused() -> None:
     """Thousands of scans in a few kilobytes would keep a worker busy for minutes."""
     assert inspect_image(with_scans(20)).format == "JPEG"
+    check_image(with_scans(20))
     assert refusal(with_scans(1000)).code is ErrorCode.IMAGE_UNREADABLE
 
 
@@ -163,6 +168,19 @@ def test_scans_are_counted_wherever_they_lie() -> None:
     assert padded.index(b"\xff\xda") == 2**18 - 1
     assert refusal(padded).code is ErrorCode.IMAGE_UNREADABLE
     assert inspect_image(with_scans(MAX_SCANS)).format == "JPEG"
+
+
+def test_scans_after_one_with_everything_are_left_to_the_decoder() -> None:
+    """libjpeg takes no second one. Where the first scan has one colour only, more of them are wanted, and counted."""
+    photo = encoded(Image.new("RGB", (64, 64)), "JPEG")
+    scan = photo[photo.index(b"\xff\xda") : -2]
+    slow = photo[:-2] + scan * 1000 + photo[-2:]
+    assert inspect_image(slow).format == "JPEG"
+    with pytest.raises(RequestError) as caught:
+        decode_rgb(slow)
+    assert caught.value.code is ErrorCode.IMAGE_UNREADABLE
+    in_parts = slow.replace(b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0c\x01")
+    assert "scans" in refusal(in_parts).message
 
 
 def test_what_follows_a_jpegs_end_is_not_counted() -> None:
@@ -195,7 +213,7 @@ SEEDS = [encoded(PHOTO, kind) for kind in ("JPEG", "PNG", "WEBP")]
 def test_damaged_files_only_ever_raise_request_errors(
     seed: bytes, flips: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    """Whatever bytes come in, the answer is an image or a RequestError."""
+    """Whatever bytes come in, the answer is an image or a RequestError; the quick check refuses no image."""
     damaged = bytearray(seed)
     for at, value in flips:
         damaged[at % len(damaged)] = value
@@ -203,9 +221,13 @@ def test_damaged_files_only_ever_raise_request_errors(
     for candidate in (bytes(damaged), bytes(damaged[:end])):
         try:
             header = inspect_image(candidate)
-            assert decode_rgb(candidate).shape == (*header.size, 3)
         except RequestError:
-            pass
+            with suppress(RequestError):
+                check_image(candidate)
+            continue
+        check_image(candidate)
+        with suppress(RequestError):
+            assert decode_rgb(candidate).shape == (*header.size, 3)
 
 
 @pytest.mark.kit
