@@ -161,7 +161,7 @@ def describe(answer: Segmentation) -> str:
 
 def answer_json(photo: Path, answer: Segmentation, mask_format: MaskFormat) -> dict[str, Any]:
     """An answer as the REST API writes it, with the photo's path in front."""
-    from maskserve.imaging.masks import rle_to_polygons
+    from maskserve.imaging.rle import rle_to_polygons
     from maskserve.protos.codec import segmentation_to_json
 
     body = segmentation_to_json(answer)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from maskserve.gateway.dispatch import Answer
 from maskserve.gateway.matching import coverage_difference, match_instances
-from maskserve.imaging.masks import rle_iou, rle_to_polygons
+from maskserve.imaging.rle import rle_iou, rle_to_polygons
 from maskserve.protos.codec import segmentation_to_json
 from maskserve.protos.types import Coverage, MaskRle
 

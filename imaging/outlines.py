@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from maskserve.imaging.masks import decode_inside
+from maskserve.imaging.rle import decode_inside
 from maskserve.protos.types import MaskRle
 
 Pixels = NDArray[np.uint8]

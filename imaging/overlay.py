@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 
 from maskserve.imaging.fonts import fitting_font, font
 from maskserve.imaging.letters import line
-from maskserve.imaging.masks import decode_each_inside
 from maskserve.imaging.paint import Field, Pixels, Rgb, depth, lay, lettered, outlined, plate, write
+from maskserve.imaging.rle import decode_each_inside
 from maskserve.protos.types import Instance, Segmentation
 
 Box = tuple[int, int, int, int]

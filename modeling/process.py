@@ -30,8 +30,7 @@ def on_all_threads(step: Callable[[S], T], items: Sequence[S]) -> list[T]:
     threads = min(len(items), torch.get_num_threads())
     if threads < 2:
         return [step(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(step, items))
+    return list(_threads(threads).map(step, items))
 
 
 def run_at_once(kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:

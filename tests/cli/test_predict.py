@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from maskserve.cli.main import main
 from maskserve.cli.predict_output import LabelmeFolder
 from maskserve.client import Client
-from maskserve.imaging.masks import rle_iou
+from maskserve.imaging.rle import rle_iou
 from maskserve.protos import wire
 from maskserve.protos.types import MaskRle
 from maskserve.training.datasets.importing import ImportOptions, import_labels

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskserve.client import Client, ErrorCode, RequestError, SegmentOptions, ServerError
-from maskserve.imaging.masks import decode_rle
+from maskserve.imaging.rle import decode_rle
 from maskserve.protos import wire
 
 

@@ -24,7 +24,8 @@ import grpc
 import numpy as np
 
 from maskserve.imaging.decode import decode_rgb
-from maskserve.imaging.masks import coverage, encode_rle
+from maskserve.imaging.masks import coverage
+from maskserve.imaging.rle import encode_rle
 from maskserve.protos import codec, inference_pb2, inference_pb2_grpc, management_pb2, management_pb2_grpc, wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import (

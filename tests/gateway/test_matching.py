@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskserve.gateway.matching import coverage_difference, match_instances
-from maskserve.imaging.masks import encode_rle, rle_iou
+from maskserve.imaging.rle import encode_rle, rle_iou
 from maskserve.protos.types import Coverage, Instance, ModelInfo, Segmentation
 
 SIZE = (24, 32)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskserve.imaging.masks import decode_rle
+from maskserve.imaging.rle import decode_rle
 from maskserve.protos import wire
 from maskserve.protos.types import MaskRle
 from tests.gateway.conftest import SIZE

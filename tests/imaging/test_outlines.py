@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 from shapely.geometry import Polygon
 
-from maskserve.imaging.masks import decode_rle, encode_rle, paste_rle
+from maskserve.imaging.masks import paste_rle
 from maskserve.imaging.outlines import CLOSE_ENOUGH, Outline, mask_to_outlines
+from maskserve.imaging.rle import decode_rle, encode_rle
 from maskserve.protos.types import MaskRle
 
 Mask = NDArray[np.bool_]

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from maskserve.imaging import letters, paint
-from maskserve.imaging.masks import coverage, encode_rle
+from maskserve.imaging.masks import coverage
 from maskserve.imaging.overlay import class_colour, draw_overlay, paint_overlay, side_by_side
+from maskserve.imaging.rle import encode_rle
 from maskserve.protos.types import Instance, ModelInfo, Segmentation
 
 

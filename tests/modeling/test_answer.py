@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskserve.imaging.masks import decode_rle
+from maskserve.imaging.rle import decode_rle
 from maskserve.modeling.answer import to_segmentation
 from maskserve.modeling.predictor import Prediction
 from maskserve.protos.errors import RequestError

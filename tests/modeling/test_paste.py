@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskserve.imaging.masks import decode_rle, paste_rle
+from maskserve.imaging.masks import paste_rle
+from maskserve.imaging.rle import decode_rle
 from maskserve.modeling import compiled
 from maskserve.modeling.paste import paste_masks
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from maskserve.imaging.masks import decode_rle
+from maskserve.imaging.rle import decode_rle
 from maskserve.protos.errors import DataError
 from maskserve.protos.types import MaskRle
 from maskserve.training.datasets.check_coco import annotation_findings, size_findings

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from maskserve.imaging.masks import coverage, decode_rle, encode_rle
+from maskserve.imaging.masks import coverage
+from maskserve.imaging.rle import decode_rle, encode_rle
 from maskserve.protos.types import Instance, MaskRle, ModelInfo, Segmentation
 from maskserve.training.datasets import labelme
 from maskserve.training.datasets.coco import manifest_files, read_coco

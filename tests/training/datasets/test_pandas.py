@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from shapely.geometry import Polygon
 
-from maskserve.imaging.masks import decode_rle
+from maskserve.imaging.rle import decode_rle
 from maskserve.protos.errors import DataError
 from maskserve.protos.types import MaskRle
 from maskserve.training.datasets.pandas import CLASS_NAMES, MIN_VISIBLE, compose, make_pandas, outlines
