@@ -60,6 +60,12 @@ def pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any, wante
     return builder.bitcast(start, stored.as_pointer())
 
 
+def call(builder: Any, name: str, kind: Any, arguments: list[Any]) -> Any:
+    """LLVM's function of that name, which answers that type."""
+    function = ir.FunctionType(kind, [one.type for one in arguments])
+    return builder.call(get_or_insert_function(builder.module, function, name), arguments)
+
+
 def read(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
     """Code for the 16 float32 or bfloat16 from that place on."""
     found = builder.load(pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
@@ -94,10 +100,19 @@ def load_one(typing: Any, array: Any, place: Any) -> Any:  # noqa: ARG001
     return lanes(array, types.intp), generate
 
 
+def to_bfloat16(context: Any, builder: Any, value: Any) -> Any:
+    """Code for the bits of 16 float32 rounded to it, each to the nearest, and in the middle to the even one."""
+    if "+avx512bf16" in context.codegen().magic_tuple()[2]:  # what kernels are compiled for
+        return call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", HALVES, [value])
+    whole = builder.bitcast(value, INTS)
+    odd = builder.and_(builder.lshr(whole, every_lane(INTS, 16)), every_lane(INTS, 1))
+    rounded = builder.add(builder.add(whole, odd), every_lane(INTS, 0x7FFF))
+    return builder.trunc(builder.lshr(rounded, every_lane(INTS, 16)), HALVES)
+
+
 @_generated
 def store(typing: Any, array: Any, place: Any, value: Any) -> Any:  # noqa: ARG001
-    """The 16 from that place on; to bfloat16's bits each rounded to the nearest, and in the middle to the even one. To
-    uint8 the whole part of those that are in its range."""
+    """The 16 from that place on; to bfloat16's bits as `to_bfloat16`, to uint8 the whole part of those in its range."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, place, value = arguments
@@ -105,10 +120,7 @@ def store(typing: Any, array: Any, place: Any, value: Any) -> Any:  # noqa: ARG0
         if kind.dtype == types.uint8:
             value = builder.trunc(builder.fptosi(value, INTS), _BYTES)
         if kind.dtype == types.uint16:
-            whole = builder.bitcast(value, INTS)
-            odd = builder.and_(builder.lshr(whole, every_lane(INTS, 16)), every_lane(INTS, 1))
-            rounded = builder.add(builder.add(whole, odd), every_lane(INTS, 0x7FFF))
-            value = builder.trunc(builder.lshr(rounded, every_lane(INTS, 16)), HALVES)
+            value = to_bfloat16(context, builder, value)
         builder.store(value, pointer(context, builder, kind, array, place), align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -154,9 +166,8 @@ def largest(typing: Any, value: Any) -> Any:  # noqa: ARG001
     """Of 16 positive numbers."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [INTS])
-        reduce = get_or_insert_function(builder.module, kind, "llvm.vector.reduce.smax.v16i32")
-        return builder.bitcast(builder.call(reduce, [builder.bitcast(arguments[0], INTS)]), ir.FloatType())
+        most = call(builder, "llvm.vector.reduce.smax.v16i32", ir.IntType(32), [builder.bitcast(arguments[0], INTS)])
+        return builder.bitcast(most, ir.FloatType())
 
     return types.float32(value), generate
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import alloca_once_value, for_range, get_or_insert_function
+from numba.core.cgutils import alloca_once_value, for_range
 from numba.extending import intrinsic
 
-from maskserve.modeling.lanes import FLOATS, HALVES, INTS, LANES, every_lane, lanes, pointer, read, spread
+from maskserve.modeling.lanes import FLOATS, INTS, LANES, call, every_lane, lanes, pointer, read, spread, to_bfloat16
 
 _generated: Any = intrinsic
 TAPS = 3
@@ -39,17 +39,11 @@ def _steps(builder: Any, start: Any, step: Any, count: int) -> list[Any]:
     return [builder.add(start, builder.mul(step, _number(number))) for number in range(count)]
 
 
-def _call(builder: Any, name: str, kind: Any, arguments: list[Any]) -> Any:
-    """LLVM's function of that name, which answers that type."""
-    function = ir.FunctionType(kind, [one.type for one in arguments])
-    return builder.call(get_or_insert_function(builder.module, function, name), arguments)
-
-
 def _times_plus(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a · b + c; of bfloat16's pairs both products."""
     if a.type == INTS:
-        return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, [c, a, b])
-    return _call(builder, "llvm.fma.v16f32", FLOATS, [a, b, c])
+        return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, [c, a, b])
+    return call(builder, "llvm.fma.v16f32", FLOATS, [a, b, c])
 
 
 def _tile(context: Any, builder: Any, kind: Any, values: list[list[Any]]) -> Any:
@@ -194,7 +188,7 @@ def put(typing: Any, tile: Any, out: Any, place: Any, steps: Any) -> Any:  # noq
         (kind, out_kind, *_), (tile, out, *where) = signature.args, arguments
         for value, at in chain.from_iterable(_lanes_and_places(builder, kind, tile, *where)):
             if out_kind.dtype == types.uint16:
-                value = _call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", HALVES, [value])
+                value = to_bfloat16(context, builder, value)
             builder.store(value, pointer(context, builder, out_kind, out, at), align=out_kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 

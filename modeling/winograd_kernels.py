@@ -97,7 +97,9 @@ def _cut_edge(x: Any, size: Any, pitches: Any, zero: int, image: int, top: int, 
 cut_edge = _compiled(_cut_edge)
 
 
-def _change(x: Any, zero: int, start: int, row_step: int, channels: int, work: Any, out: Any, target: int) -> None:
+def _change(
+    x: Any, zero: int, start: int, row_step: int, channels: int, work: Any, out: Any, target: int, place_step: int
+) -> None:
     """One tile, which is read from `start` on and written from `target` on."""
     for channel in range(0, channels, LANES):
         for column in range(SIDE):
@@ -105,23 +107,23 @@ def _change(x: Any, zero: int, start: int, row_step: int, channels: int, work: A
             put_line(before(line), work, column * LANES, SIDE * LANES)
         for row in range(SIDE):
             line = line_of(work, row * SIDE * LANES, LANES, 0)
-            put_line(before(line), out, target + row * SIDE * channels + channel, channels)
+            put_line(before(line), out, target + row * SIDE * place_step + channel, place_step)
 
 
 change = _compiled(_change)
 
 
 def _one_apart(
-    x: Any, size: Any, pitches: Any, zero: int, tile: int, work: Any, edge: Any, out: Any, target: int
+    x: Any, size: Any, pitches: Any, zero: int, tile: int, work: Any, edge: Any, out: Any, target: int, place_step: int
 ) -> None:
-    """Tile number `tile` of x ─▶ `out`, from `target` on."""
+    """Tile number `tile` of x ─▶ `out`, from `target` on, each of its places `place_step` after the one before."""
     _, height, width, channels = size
     image, top, left = tile_of(tile, height, width)
     source, start, row_step = x, image * pitches[0] + (top - 1) * pitches[1] + (left - 1) * channels, pitches[1]
     if not (0 < top <= height - SIDE + 1 and 0 < left <= width - SIDE + 1):
         cut_edge(x, size, pitches, zero, image, top, left, edge)
         source, start, row_step = edge, 0, SIDE * channels
-    change(source, zero, start, row_step, channels, work, out, target)
+    change(source, zero, start, row_step, channels, work, out, target, place_step)
 
 
 one_apart = _compiled(_one_apart)
@@ -139,7 +141,7 @@ def _take_apart(x: Any, size: Any, pitches: Any, zero: int, first: int, last: in
     numbers = PLACES * size[3]
     work, edge = np.empty(PLACES * LANES, np.float32), np.empty(numbers, x.dtype)
     for tile in range(first, last):
-        one_apart(x, size, pitches, zero, tile, work, edge, out, (tile - first) * numbers)
+        one_apart(x, size, pitches, zero, tile, work, edge, out, (tile - first) * numbers, size[3])
 
 
 take_apart = _compiled(_take_apart)
@@ -155,12 +157,13 @@ def _take_apart_rounded(
     """
     channels = size[3]
     work, edge = np.empty(PLACES * LANES, np.float32), np.empty(PLACES * channels, x.dtype)
-    exact = np.empty(PLACES * channels, np.float32)
+    place_step = channels + LANES  # or all places' numbers of a channel had to share a few sets of the cache
+    exact = np.empty(PLACES * place_step, np.float32)
     for tile in range(first, last):
-        one_apart(x, size, pitches, zero, tile, work, edge, exact, 0)
+        one_apart(x, size, pitches, zero, tile, work, edge, exact, 0, place_step)
         for index in range(PLACES):
             place = (tile - first) * PLACES + index
-            units[place] = round_line(exact, index * channels, channels, out, place * channels) * scale
+            units[place] = round_line(exact, index * place_step, channels, out, place * channels) * scale
 
 
 take_apart_rounded = _compiled(_take_apart_rounded)
