@@ -15,9 +15,9 @@ from pycocotools import mask as coco
 
 from maskserve.protos.types import MaskRle
 
-_MORE_FROM = 48 + 0x20
-"""Letters of compressed counts that are digits before others."""
-_DIGITS = np.array([(letter - 48) % 32 - 32 * (48 + 0x10 <= letter < _MORE_FROM) for letter in range(256)])
+_ZERO, _MORE, _SIGN = 48, 0x20, 0x10
+"""In a letter of compressed counts: what is added, the bit for more letters to follow, and the last one's sign."""
+_DIGITS = np.array([code % _MORE - _MORE * (_SIGN <= code % 64 < _MORE) for code in range(-_ZERO, 256 - _ZERO)])
 """What each letter stands for there."""
 
 
@@ -118,10 +118,10 @@ def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
     follow, bit 4 of the last is the sign; from the fourth number on, each is the difference to the last but one.
     (pycocotools itself only decodes to pixels, with a warning on numpy 2.)
     """
-    if any(not counts or ord(counts[-1]) >= _MORE_FROM for counts in masks):
-        raise ValueError("the counts of an RLE mask are cut off")
+    for counts in masks:
+        _check_end(counts)
     letters = np.frombuffer("".join(masks).encode("ascii"), np.uint8)
-    (ends,) = (letters < _MORE_FROM).nonzero()
+    (ends,) = ((letters - _ZERO) & _MORE == 0).nonzero()
     starts = np.concatenate(([0], ends[:-1] + 1))
     place = np.arange(len(letters)) - starts.repeat(ends - starts + 1)
     numbers = np.add.reduceat(_DIGITS[letters] << 5 * place, starts)
@@ -140,4 +140,12 @@ def _bounds(masks: Sequence[MaskRle]) -> list[tuple[int, int, int, int]]:
 
 
 def to_coco(mask: MaskRle) -> Mapping[str, object]:
+    """As pycocotools takes it. Raises ValueError when the counts are cut off."""
+    _check_end(mask.counts)
     return {"size": list(mask.size), "counts": mask.counts.encode("ascii")}
+
+
+def _check_end(counts: str) -> None:
+    """Raises ValueError when it is within a number: pycocotools would look for the rest behind it, and write there."""
+    if not counts or (ord(counts[-1]) - _ZERO) & _MORE:
+        raise ValueError("the counts of an RLE mask are cut off")

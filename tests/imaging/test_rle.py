@@ -73,6 +73,17 @@ def test_broken_counts_are_an_error(counts: str) -> None:
             decode(MaskRle((2, 2), counts))
 
 
+@pytest.mark.parametrize("counts", ["", "P", "04P", "1/", "PPo"])
+def test_counts_that_are_cut_off_do_not_reach_pycocotools(counts: str) -> None:
+    """It looks for the rest of a number behind them, and writes there: such processes died later, somewhere else."""
+    cut, whole = MaskRle((2, 2), counts), MaskRle((2, 2), "04")
+    for read in (rle_bounds, decode_inside, decode_rle, rle_to_polygons):
+        with pytest.raises(ValueError, match="cut off"):
+            read(cut)
+    with pytest.raises(ValueError, match="cut off"):
+        rle_iou(whole, cut)
+
+
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 @pytest.mark.parametrize("blur", [0.8, 3, 40])
 def test_large_masks_decode_as_with_pycocotools(blur: float) -> None:
