@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
-from maskserve.imaging.rle import to_coco
+from maskserve.imaging.rle import encode_runs, union_px
 from maskserve.protos.types import Coverage, Instance, MaskRle
 
 THRESHOLD = 0.5
@@ -44,7 +43,7 @@ def paste_rle(
     cell = whole.astype(np.intp) + 1
     share = (across - whole)[:, None]
     columns = np.asarray(padded[cell] * (1 - share) + padded[cell + 1] * share, np.float32)
-    return _encode_runs(_crossings(columns, down, top, left, size[0]), size)
+    return encode_runs(_crossings(columns, down, top, left, size[0]), size)
 
 
 def coverage(instances: Iterable[Instance], size: tuple[int, int], class_names: Sequence[str]) -> Coverage:
@@ -60,8 +59,8 @@ def coverage(instances: Iterable[Instance], size: tuple[int, int], class_names: 
         if instance.mask_rle:
             masks.setdefault(instance.class_name, []).append(instance.mask_rle)
     total_px = max(1, size[0] * size[1])
-    by_class = {name: _union_px(of_class) / total_px for name, of_class in masks.items()}
-    return Coverage(_union_px([mask for of_class in masks.values() for mask in of_class]) / total_px, by_class)
+    by_class = {name: union_px(of_class) / total_px for name, of_class in masks.items()}
+    return Coverage(union_px([mask for of_class in masks.values() for mask in of_class]) / total_px, by_class)
 
 
 def _cells(start: np.float32, stop: np.float32, length: int, cells: int) -> tuple[int, NDArray[np.float32]]:
@@ -104,17 +103,3 @@ def _crossings(
         positions, count = np.unique(positions, return_counts=True)
         positions = positions[count % 2 == 1]
     return np.asarray(positions, np.int64)
-
-
-def _encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> tuple[MaskRle, int]:
-    """The RLE whose foreground starts and stops there, and its area in px."""
-    height, width = size
-    counts = np.diff(starts_and_stops, prepend=0, append=height * width)
-    if counts[-1] == 0:  # the image's last pixel is foreground
-        counts = counts[:-1]
-    encoded = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return MaskRle(size, encoded["counts"].decode("ascii")), int(counts[1::2].sum())
-
-
-def _union_px(masks: Sequence[MaskRle]) -> int:
-    return int(coco.area(coco.merge([to_coco(mask) for mask in masks]))) if masks else 0

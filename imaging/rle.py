@@ -27,6 +27,16 @@ def encode_rle(mask: NDArray[np.bool_]) -> MaskRle:
     return MaskRle((mask.shape[0], mask.shape[1]), encoded["counts"].decode("ascii"))
 
 
+def encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> tuple[MaskRle, int]:
+    """The RLE whose foreground starts and stops there, and its area in px."""
+    height, width = size
+    counts = np.diff(starts_and_stops, prepend=0, append=height * width)
+    if counts[-1] == 0:  # the image's last pixel is foreground
+        counts = counts[:-1]
+    encoded = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return MaskRle(size, encoded["counts"].decode("ascii")), int(counts[1::2].sum())
+
+
 def decode_rle(mask: MaskRle) -> NDArray[np.bool_]:
     """The mask as bool (H, W), in column-major memory. Raises ValueError when the counts do not fill the size."""
     height, width = mask.size
@@ -94,7 +104,12 @@ def rle_iou(a: MaskRle, b: MaskRle) -> float:
     """Intersection over union, 0..1, of two masks of the same image; 0 when both are empty."""
     if a.size != b.size:
         raise ValueError(f"masks of different images cannot be compared: {a.size} and {b.size}")
-    return float(np.nan_to_num(coco.iou([to_coco(a)], [to_coco(b)], [0])[0, 0]))
+    return float(np.nan_to_num(coco.iou([_to_coco(a)], [_to_coco(b)], [0])[0, 0]))
+
+
+def union_px(masks: Sequence[MaskRle]) -> int:
+    """How many pixels any of an image's masks has."""
+    return int(coco.area(coco.merge([_to_coco(mask) for mask in masks]))) if masks else 0
 
 
 def rle_to_polygons(mask: MaskRle) -> list[list[float]]:
@@ -119,7 +134,7 @@ def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
     (pycocotools itself only decodes to pixels, with a warning on numpy 2.)
     """
     for counts in masks:
-        _check_end(counts)
+        check_end(counts)
     letters = np.frombuffer("".join(masks).encode("ascii"), np.uint8)
     (ends,) = ((letters - _ZERO) & _MORE == 0).nonzero()
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -135,17 +150,17 @@ def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
 
 
 def _bounds(masks: Sequence[MaskRle]) -> list[tuple[int, int, int, int]]:
-    boxes = coco.toBbox([to_coco(mask) for mask in masks]).astype(np.intp)
+    boxes = coco.toBbox([_to_coco(mask) for mask in masks]).astype(np.intp)
     return [(x_min, y_min, x_min + width, y_min + height) for x_min, y_min, width, height in boxes.tolist()]
 
 
-def to_coco(mask: MaskRle) -> Mapping[str, object]:
+def _to_coco(mask: MaskRle) -> Mapping[str, object]:
     """As pycocotools takes it. Raises ValueError when the counts are cut off."""
-    _check_end(mask.counts)
+    check_end(mask.counts)
     return {"size": list(mask.size), "counts": mask.counts.encode("ascii")}
 
 
-def _check_end(counts: str) -> None:
+def check_end(counts: str) -> None:
     """Raises ValueError when it is within a number: pycocotools would look for the rest behind it, and write there."""
     if not counts or (ord(counts[-1]) - _ZERO) & _MORE:
         raise ValueError("the counts of an RLE mask are cut off")

@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from maskserve.imaging.rle import check_end
 from maskserve.protos.errors import DataError
+from maskserve.training.datasets.findings import Where
 from maskserve.training.datasets.labelme import is_labelme
 
 SPLITS = ("train", "val", "test")
@@ -126,3 +128,15 @@ def _check_entries(path: Path, coco: dict[str, Any]) -> None:
             raise DataError(
                 f"{path}: annotations[{index}] names category {annotation['category_id']}, which is not there."
             )
+        _check_counts(path, annotation)
+
+
+def _check_counts(path: Path, annotation: dict[str, Any]) -> None:
+    """Raises DataError for an RLE that must not reach pycocotools; `data import` looks at the rest of it."""
+    rle = annotation.get("segmentation")
+    try:
+        if isinstance(rle, dict) and isinstance(rle.get("counts"), str):
+            check_end(rle["counts"])
+    except ValueError:
+        where = Where(str(path), annotation["id"], "annotation")
+        raise DataError(f"{where}: its RLE has counts that are cut off; make it again or remove it.") from None

@@ -46,7 +46,7 @@ class Finding:
     @classmethod
     def of_error(cls, error: Exception, code: str, file: str) -> Finding:
         """An exception's text, without the file name it begins with."""
-        return cls("error", code, Where(file), str(error).removeprefix(file).lstrip(": "))
+        return cls("error", code, Where(file), str(error).removeprefix(file).lstrip(",: "))
 
     def as_json(self) -> dict[str, Any]:
         return {"level": self.level, "code": self.code, **self.where.as_json(), "message": self.message}

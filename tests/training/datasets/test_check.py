@@ -133,6 +133,18 @@ def test_a_photo_in_two_splits_is_an_error_even_with_other_metadata(tmp_path: Pa
     assert "'test'" in finding.message
 
 
+def test_counts_that_would_make_pycocotools_write_elsewhere_end_the_check(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "in" / "one", [square("cat")])
+    import_labels([tmp_path / "in"], tmp_path / "out")
+    path = tmp_path / "out/train.json"
+    manifest = json.loads(path.read_text())
+    manifest["annotations"][0]["segmentation"] = {"size": [60, 80], "counts": "04P"}
+    path.write_text(json.dumps(manifest))
+    (broken,) = [one for one in check([path]).findings if one.level == "error"]
+    assert broken.code == "broken-file"
+    assert "annotation 1: its RLE has counts that are cut off" in broken.message
+
+
 def test_a_manifest_is_checked_like_its_labels(tmp_path: Path) -> None:
     for number in range(6):
         write_labelme(tmp_path / "in" / str(number), [square("cat")])
