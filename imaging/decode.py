@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from maskserve.imaging.header import ImageHeader, open_image, unreadable
+from maskserve.imaging.header import ImageHeader, open_image, orientation_of, unreadable
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
@@ -74,8 +74,19 @@ def _decode(data: bytes, image: ImageFile, header: ImageHeader, divisor: int = 1
     pixels = _quickly(data, image, divisor) if header.format == "JPEG" and image.mode in _QUICK_MODES else None
     if pixels is None:
         pixels = _by_pillow(image, divisor)
-    upright = _UPRIGHT.get(header.orientation)
-    return np.asarray(upright(pixels), np.uint8) if upright else pixels
+    return _upright(pixels, header.orientation)
+
+
+def decode_opened(image: Image.Image) -> Pixels:
+    """As `decode_rgb`, of an image of any format that Pillow has opened, and of an animated one the first; what is
+    raised of a damaged one is Pillow's."""
+    pixels = to_pixels(_to_rgb(image))  # a TIFF's have been turned by Pillow, and its orientation is then 1
+    return _upright(pixels, orientation_of(image))
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    turn = _UPRIGHT.get(orientation)
+    return np.asarray(turn(pixels), np.uint8) if turn else pixels
 
 
 def _quickly(data: bytes, image: ImageFile, divisor: int) -> Pixels | None:
@@ -126,7 +137,9 @@ def to_pixels(image: Image.Image) -> Pixels:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # 16-bit grey, which Pillow's own conversion would clip at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image)
+        shown = np.where(grey == image.info.get("transparency"), 255, grey >> 8)
+        return Image.fromarray(shown.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGB", rgba.size, "white")

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from maskserve.imaging.jpeg import MAX_SCANS, has_too_many_scans
@@ -22,8 +23,10 @@ from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode
 
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations whose rows are the upright image's columns (Exif 2.3, tag 0x0112)."""
+_XMP = ("xmp", "XML:com.adobe.xmp")
+"""What Pillow calls it."""
 _REFUSED = {
     b"GIF8": "a GIF",
     b"BM": "a BMP",
@@ -53,7 +56,7 @@ class ImageHeader:
     size: tuple[int, int]
     """(height, width) in px after EXIF orientation."""
     orientation: int = 1
-    """EXIF orientation 1..8 of the stored pixels; 1 when the file has none or a broken one."""
+    """See `orientation_of`."""
 
 
 def inspect_image(data: bytes) -> ImageHeader:
@@ -98,9 +101,7 @@ def open_image(data: bytes) -> tuple[ImageFile, ImageHeader]:
         )
     if opener is JpegImageFile:
         _check_scans(data)
-    orientation = _orientation(image)
-    size = (width, height) if orientation in _SIDEWAYS else (height, width)
-    return image, ImageHeader(str(image.format), image.mode, size, orientation)
+    return image, ImageHeader(str(image.format), image.mode, upright_size(image), orientation_of(image))
 
 
 def unreadable(why: str) -> RequestError:
@@ -166,7 +167,19 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _orientation(image: ImageFile) -> int:
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) px after EXIF orientation."""
+    stored = orientation_of(image) in SIDEWAYS and not isinstance(image, TiffImageFile)  # which says its upright one
+    return image.size if stored else image.size[::-1]
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation 1..8 of the stored pixels; 1 when there is none or a broken one.
+
+    Where there is none, Pillow would take XMP's, by which browsers, OpenCV and labelling tools do not turn a photo.
+    """
+    for key in _XMP:
+        image.info.pop(key, None)
     try:
         # Not the PNG plugin's own getexif: that one decodes the image to look for a late chunk
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)

@@ -128,6 +128,12 @@ def test_a_transparent_colour_of_an_rgb_png() -> None:
     np.testing.assert_array_equal(rgb[0], [[255, 255, 255], [9, 9, 9]])
 
 
+def test_a_transparent_grey_of_sixteen_bits() -> None:
+    """And in 16 bits, where its neighbour stays."""
+    data = encoded(Image.fromarray(np.array([[700, 701]], np.uint16)), transparency=700)
+    np.testing.assert_array_equal(decode_rgb(data)[0], [[255] * 3, [2] * 3])
+
+
 def test_cmyk_jpegs_are_not_inverted() -> None:
     """A CMYK JPEG, which Adobe stores inverted, keeps its colours: paper is white and cyan is cyan."""
     image = Image.new("CMYK", (16, 32), (0, 0, 0, 0))

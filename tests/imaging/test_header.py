@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from maskserve.imaging.decode import decode_rgb
 from maskserve.imaging.header import check_image, inspect_image
@@ -201,6 +202,16 @@ def test_broken_exif_does_not_refuse_a_photo() -> None:
     """EXIF that cannot be read counts as none."""
     data = encoded(Image.new("RGB", (30, 20)), "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert inspect_image(data).orientation == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_orientation_in_xmp_turns_nothing(kind: str) -> None:
+    """As in a browser, which lays masks over the photo."""
+    xmp = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    data = encoded(Image.new("RGB", (30, 20)), kind, **({"pnginfo": text} if kind == "PNG" else {"xmp": xmp.encode()}))
+    assert (inspect_image(data).size, inspect_image(data).orientation) == ((20, 30), 1)
 
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from maskserve.imaging.header import SIDEWAYS
 from maskserve.training.datasets.findings import OUTSIDE_TOLERANCE_PX
 from maskserve.training.datasets.geometry import Polygon
-from maskserve.training.datasets.photos import TURNED
 
 Unit = tuple[float, float]
 _UPRIGHT: dict[int, Callable[[float, float], Unit]] = {
@@ -45,7 +45,7 @@ class FrameChange:
         sizes = f"{self.stated[1]}×{self.stated[0]} ▶ {self.real[1]}×{self.real[0]} px"
         if self.only_size:
             return f"the stated size was corrected, {sizes}: the labels fit already"
-        how = "turned as the photo's EXIF orientation says" if self.orientation in TURNED else "scaled"
+        how = "turned as the photo's EXIF orientation says" if self.orientation in SIDEWAYS else "scaled"
         return f"the labels were {how}, {sizes}"
 
 
@@ -53,7 +53,7 @@ def frame_change(
     stated: tuple[int, int], real: tuple[int, int], orientation: int, points: Sequence[tuple[float, float]]
 ) -> FrameChange | None:
     """What brings labels into the photo's frame, None when sizes do not tell."""
-    turned = orientation in TURNED
+    turned = orientation in SIDEWAYS
     upright = FrameChange(stated, real)
     if turned and stated == real[::-1]:
         change = FrameChange(stated, real, orientation)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from maskserve.imaging.decode import Size, decode_near
+from maskserve.imaging.decode import Size, decode_near, decode_opened, decode_rgb
+from maskserve.imaging.header import orientation_of, upright_size
 from maskserve.protos.errors import DataError, RequestError
-
-ORIENTATION_TAG = 0x0112
-TURNED = frozenset({5, 6, 7, 8})
-"""EXIF orientations that swap height and width."""
-
-_UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def photo_size(data: bytes) -> tuple[int, int]:
@@ -25,12 +21,8 @@ def photo_size(data: bytes) -> tuple[int, int]:
     Raises:
         DataError: when Pillow cannot read it.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as photo:
-            turned = photo.getexif().get(ORIENTATION_TAG) in TURNED
-            return (photo.width, photo.height) if turned else (photo.height, photo.width)
-    except _UNREADABLE as error:
-        raise DataError(f"it is no readable photo ({error})") from None
+    with _opened(data, "it is no readable photo") as photo:
+        return upright_size(photo)
 
 
 def check_pixels(data: bytes) -> None:
@@ -39,26 +31,24 @@ def check_pixels(data: bytes) -> None:
     Raises:
         DataError: when it is damaged or cut off.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as photo:
-            photo.draft("RGB", (1, 1))  # a JPEG's coefficients are read, most of them not turned into pixels
-            photo.load()
-    except _UNREADABLE as error:
-        raise DataError(f"it is damaged ({error})") from None
+    with _opened(data, "it is damaged") as photo:
+        photo.draft("RGB", (1, 1))  # a JPEG's coefficients are read, most of them not turned into pixels
+        photo.load()
 
 
 def decode_photo(data: bytes) -> np.ndarray:
-    """RGB uint8 (H, W, 3), EXIF orientation applied, as Detectron2 reads it for training.
+    """All pixels of a photo as a model sees it in training: RGB uint8 (H, W, 3), upright.
+
+    They are the server's (`maskserve.imaging.decode.decode_rgb`); formats and sizes that it refuses are read likewise.
 
     Raises:
         DataError: when Pillow cannot read it.
     """
     try:
-        with Image.open(io.BytesIO(data)) as photo:
-            upright = ImageOps.exif_transpose(photo)
-            return np.asarray((upright or photo).convert("RGB"))
-    except _UNREADABLE as error:
-        raise DataError(f"it is no readable photo ({error})") from None
+        return decode_rgb(data)
+    except RequestError:
+        with _opened(data, "it is no readable photo") as photo:
+            return decode_opened(photo)
 
 
 def decode_as_served(data: bytes, seen_at: Callable[[Size], Size]) -> tuple[np.ndarray, Size]:
@@ -79,7 +69,7 @@ def decode_as_served(data: bytes, seen_at: Callable[[Size], Size]) -> tuple[np.n
 def orientation(data: bytes) -> int:
     """The EXIF orientation 1..8 of a readable photo, 1 when it has none."""
     with Image.open(io.BytesIO(data)) as photo:
-        return int(photo.getexif().get(ORIENTATION_TAG, 1))
+        return orientation_of(photo)
 
 
 def pixel_hash(pixels: np.ndarray) -> str:
@@ -97,3 +87,15 @@ def extension(data: bytes) -> str:
         return {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}.get(
             photo.format or "", ".img"
         )
+
+
+@contextmanager
+def _opened(data: bytes, complaint: str) -> Iterator[Image.Image]:
+    """A photo for Pillow to read in the block; of a bad one Pillow raises anything, here a DataError."""
+    try:
+        with Image.open(io.BytesIO(data)) as photo:
+            yield photo
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise DataError(f"{complaint} ({error})") from None
