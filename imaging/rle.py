@@ -39,12 +39,21 @@ def encode_runs(starts_and_stops: NDArray[np.int64], size: tuple[int, int]) -> t
 
 def decode_rle(mask: MaskRle) -> NDArray[np.bool_]:
     """The mask as bool (H, W), in column-major memory. Raises ValueError when the counts do not fill the size."""
-    height, width = mask.size
-    (runs,) = _runs([mask.counts])
-    if runs.sum() != height * width or runs.min() < 0:
-        raise ValueError(f"the counts of an RLE mask do not fill {height} × {width} px")
+    runs = _filling_runs(mask)
     pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return pixels.reshape(width, height).T
+    return pixels.reshape(mask.size[::-1]).T
+
+
+def check_rle(mask: MaskRle) -> None:
+    """Raises ValueError when the counts do not fill the size; makes no pixels."""
+    _filling_runs(mask)
+
+
+def _filling_runs(mask: MaskRle) -> NDArray[np.int64]:
+    (runs,) = _runs([mask.counts])
+    if runs.sum() != mask.size[0] * mask.size[1] or runs.min() < 0:
+        raise ValueError(f"the counts of an RLE mask do not fill {mask.size[0]} × {mask.size[1]} px")
+    return runs
 
 
 def decode_inside(mask: MaskRle) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
@@ -134,7 +143,7 @@ def _runs(masks: Sequence[str]) -> list[NDArray[np.int64]]:
     (pycocotools itself only decodes to pixels, with a warning on numpy 2.)
     """
     for counts in masks:
-        check_end(counts)
+        _check_end(counts)
     letters = np.frombuffer("".join(masks).encode("ascii"), np.uint8)
     (ends,) = ((letters - _ZERO) & _MORE == 0).nonzero()
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -156,11 +165,11 @@ def _bounds(masks: Sequence[MaskRle]) -> list[tuple[int, int, int, int]]:
 
 def _to_coco(mask: MaskRle) -> Mapping[str, object]:
     """As pycocotools takes it. Raises ValueError when the counts are cut off."""
-    check_end(mask.counts)
+    _check_end(mask.counts)
     return {"size": list(mask.size), "counts": mask.counts.encode("ascii")}
 
 
-def check_end(counts: str) -> None:
+def _check_end(counts: str) -> None:
     """Raises ValueError when it is within a number: pycocotools would look for the rest behind it, and write there."""
     if not counts or (ord(counts[-1]) - _ZERO) & _MORE:
         raise ValueError("the counts of an RLE mask are cut off")

@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 from maskserve.modeling.paste import paste_masks
 from maskserve.modeling.predictor import Prediction, Predictor
 from maskserve.training.datasets.coco import read_coco
-from maskserve.training.datasets.manifest import Manifest, dataset_dicts
+from maskserve.training.datasets.manifest import Manifest, dataset_dicts, usable_mask
 from maskserve.training.loader import Record, read_as_served
 
 KINDS = ("bbox", "segm")
@@ -131,15 +131,19 @@ def coco_results(prediction: Prediction, image_id: Any, category_ids: Sequence[i
 
 
 def ground_truth(manifest: Manifest, image_ids: Collection[Any]) -> COCO:
-    """pycocotools' index of the labels of these photos.
+    """pycocotools' index of the labels of these photos, of those with a mask that a training has, too.
 
     Annotations are numbered anew, from 1: pycocotools takes a match with annotation 0 for none.
     """
     source = read_coco(manifest.path)
-    labels = [a for a in source["annotations"] if a["image_id"] in image_ids and a.get("segmentation")]
+    images = [image for image in source["images"] if image["id"] in image_ids]
+    sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in images}
+    wanted = (a for a in source["annotations"] if a["image_id"] in sizes)
+    masked = ({**a, "segmentation": usable_mask(a, sizes[a["image_id"]])} for a in wanted)
+    labels = [a for a in masked if a["segmentation"]]
     truth = COCO()
     truth.dataset = {
-        "images": [image for image in source["images"] if image["id"] in image_ids],
+        "images": images,
         "categories": source["categories"],
         "annotations": [
             {**label, "id": number, "iscrowd": int(label.get("iscrowd", 0))} for number, label in enumerate(labels, 1)

@@ -8,9 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from maskserve.imaging.rle import check_end
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.findings import Where
+from maskserve.training.datasets.coco_entries import check_entries
 from maskserve.training.datasets.labelme import is_labelme
 
 SPLITS = ("train", "val", "test")
@@ -76,6 +75,11 @@ def read_coco(path: Path) -> dict[str, Any]:
     Raises:
         DataError: see `load_manifest`.
     """
+    return _checked(path, *_stamp(path))
+
+
+@lru_cache(maxsize=4)
+def _checked(path: Path, _mtime_ns: int, _size_bytes: int) -> dict[str, Any]:
     coco = read_json(path)
     if is_labelme(coco):
         raise DataError(f"{path} is a labelme file; run `maskserve data import` on its folder first.")
@@ -84,17 +88,24 @@ def read_coco(path: Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(coco.get(key), list) or (key != "annotations" and not coco[key]):
             raise DataError(f"{path} is not a COCO instance file: it has no list of {key!r}.")
-    _check_entries(path, coco)
+    check_entries(path, coco)
+    for image in coco["images"]:
+        image["file_name"] = image["file_name"].replace("\\", "/")  # written on Windows
     return coco
 
 
 def read_json(path: Path) -> Any:
     """A file's content, shared between callers, so not to be changed. Raises DataError when there is none."""
+    return _parsed(path, *_stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """When a file was changed, ns, and its size in bytes."""
     try:
         stat = path.stat()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); name a COCO manifest that exists.") from None
-    return _parsed(path, stat.st_mtime_ns, stat.st_size)
+    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=4)
@@ -104,39 +115,3 @@ def _parsed(path: Path, _mtime_ns: int, _size_bytes: int) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON: {error}. Make it again or fix the file.") from None
-
-
-def _check_entries(path: Path, coco: dict[str, Any]) -> None:
-    needed = {
-        "images": {"id", "file_name", "height", "width"},
-        "categories": {"id", "name"},
-        "annotations": {"id", "image_id", "category_id", "bbox"},
-    }
-    for key, fields in needed.items():
-        for index, entry in enumerate(coco[key]):
-            missing = fields - set(entry) if isinstance(entry, dict) else fields
-            if missing:
-                raise DataError(f"{path}: {key}[{index}] has no {', '.join(sorted(missing))}; complete the file.")
-    image_ids, category_ids = ({e["id"] for e in coco[key]} for key in ("images", "categories"))
-    for key, known in (("images", image_ids), ("categories", category_ids)):
-        if len(known) < len(coco[key]):
-            raise DataError(f"{path}: two {key} have the same id; give each its own.")
-    for index, annotation in enumerate(coco["annotations"]):
-        if annotation["image_id"] not in image_ids:
-            raise DataError(f"{path}: annotations[{index}] names image {annotation['image_id']}, which is not there.")
-        if annotation["category_id"] not in category_ids:
-            raise DataError(
-                f"{path}: annotations[{index}] names category {annotation['category_id']}, which is not there."
-            )
-        _check_counts(path, annotation)
-
-
-def _check_counts(path: Path, annotation: dict[str, Any]) -> None:
-    """Raises DataError for an RLE that must not reach pycocotools; `data import` looks at the rest of it."""
-    rle = annotation.get("segmentation")
-    try:
-        if isinstance(rle, dict) and isinstance(rle.get("counts"), str):
-            check_end(rle["counts"])
-    except ValueError:
-        where = Where(str(path), annotation["id"], "annotation")
-        raise DataError(f"{where}: its RLE has counts that are cut off; make it again or remove it.") from None

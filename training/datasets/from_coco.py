@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from maskserve.imaging.rle import decode_rle
 from maskserve.protos.errors import DataError
-from maskserve.protos.types import MaskRle
 from maskserve.training.datasets.check_coco import annotation_findings, size_findings
 from maskserve.training.datasets.coco import image_root, read_coco
 from maskserve.training.datasets.example import Example, Instance, LabelFile, read_photo, require_photos
@@ -32,7 +29,7 @@ def open_coco(source: Source) -> LabelFile:
     """
     coco = read_coco(source.path)
     root = image_root(coco, source.path)
-    photos = [root / str(image["file_name"]).replace("\\", "/") for image in coco["images"]]
+    photos = [root / image["file_name"] for image in coco["images"]]
     require_photos(photos, source.path)
     names = {category["id"]: str(category["name"]).strip() for category in coco["categories"]}
     by_image: defaultdict[Any, list[Annotation]] = defaultdict(list)
@@ -54,7 +51,6 @@ def _example(
         raise DataError(f"{unusable.where}: {unusable.message}.")
     instances, doubtful = [], []
     for annotation in annotations:
-        _check_segmentation(annotation.get("segmentation"), Where(str(source.path), annotation["id"], "annotation"))
         found = list(annotation_findings(image, [annotation], names, source.path))
         instance = _instance(annotation, names[annotation["category_id"]], size)
         if instance.polygons or (instance.rle and not found):
@@ -70,37 +66,3 @@ def _instance(annotation: Annotation, label: str, size: tuple[int, int]) -> Inst
         return Instance(label, (), (annotation["id"],), segmentation, crowd)
     outlines = [[(float(x), float(y)) for x, y in zip(p[::2], p[1::2], strict=True)] for p in segmentation]
     return Instance(label, clip_all(outlines, size), (annotation["id"],), None, crowd)
-
-
-def _check_segmentation(segmentation: Any, where: Where) -> None:
-    """Raises DataError for what is neither polygons nor an RLE; no segmentation at all is for `data check` to tell."""
-    if not segmentation:
-        return
-    if isinstance(segmentation, dict):
-        _check_rle(segmentation, where)
-    elif not isinstance(segmentation, list) or not all(map(_is_polygon, segmentation)):
-        raise DataError(
-            f"{where}: its segmentation is no list of polygons [[x0, y0, x1, y1, …], …] and no RLE; correct it."
-        )
-
-
-def _is_polygon(points: Any) -> bool:
-    return (
-        isinstance(points, list)
-        and len(points) % 2 == 0
-        and all(isinstance(v, int | float) and math.isfinite(v) for v in points)
-    )
-
-
-def _check_rle(rle: Mapping[str, Any], where: Where) -> None:
-    counts, size = rle.get("counts"), rle.get("size")
-    try:
-        height, width = map(int, size or ())
-        if isinstance(counts, list):
-            fills = all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
-        else:
-            fills = decode_rle(MaskRle((height, width), str(counts))).size > 0
-    except (TypeError, ValueError, OverflowError):  # the last: JSON's Infinity
-        fills = False
-    if not fills:
-        raise DataError(f"{where}: its RLE has no counts that fill its size {size}; make it again or remove it.")

@@ -39,7 +39,7 @@ class Shape:
     label: str
     kind: str
     points: tuple[tuple[float, float], ...]
-    group_id: int | None
+    group_id: int | str | None
     bitmap: str | None = None
 
 
@@ -90,7 +90,7 @@ def read_labelme(path: Path) -> LabelledPhoto:
         shapes=tuple(_shape(path, index, shape) for index, shape in enumerate(content["shapes"])),
         image_path=path.parent / str(content["imagePath"]).replace("\\", "/"),
         image_data=_embedded(path, content.get("imageData")),
-        stated_size=_stated_size(content),
+        stated_size=_stated_size(path, content),
     )
 
 
@@ -103,6 +103,10 @@ def _shape(path: Path, index: int, shape: Any) -> Shape:
         raise DataError(f"{path}: shape {index} has no label or no list of [x, y] points; draw it again.") from None
     if not all(math.isfinite(v) for point in points for v in point):
         raise DataError(f"{path}: shape {index} ({label}) has a point that is not a number; draw it again.")
+    if not isinstance(group_id, int | str | None) or not isinstance(bitmap, str | None):
+        raise DataError(
+            f"{path}: shape {index} ({label}) has a group_id or mask as labelme writes none; draw it again."
+        )
     return Shape(index, label.strip(), kind, points, group_id, bitmap)
 
 
@@ -115,9 +119,13 @@ def _embedded(path: Path, data: Any) -> bytes | None:
         raise DataError(f"{path}: its imageData is not base64; save the file again in labelme.") from None
 
 
-def _stated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
+def _stated_size(path: Path, content: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = content.get("imageHeight"), content.get("imageWidth")
-    return (int(height), int(width)) if height and width else None
+    try:
+        return (int(height), int(width)) if height and width else None
+    except (TypeError, ValueError, OverflowError):
+        wrong = f"its imageHeight {height!r} or imageWidth {width!r} is no number of px"
+        raise DataError(f"{path}: {wrong}; save the file again in labelme.") from None
 
 
 def polygons(shape: Shape) -> list[Polygon]:

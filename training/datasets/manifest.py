@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.coco import image_root, read_coco, split_files
+from maskserve.training.datasets.geometry import compressed
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _fit_for_evaluation(manifest: Manifest) -> bool:
 def dataset_dicts(manifest: Manifest) -> list[dict[str, Any]]:
     """Detectron2's records, in the file's order of images; photos without labels are kept.
 
-    An annotation without a usable mask (no segmentation, or no polygon of three points) is left out.
+    An annotation without a usable mask (see `usable_mask`) is left out.
     """
     from detectron2.structures import BoxMode
 
@@ -138,7 +137,7 @@ def dataset_dicts(manifest: Manifest) -> list[dict[str, Any]]:
     }
     for annotation in coco["annotations"]:
         record = records[annotation["image_id"]]
-        segmentation = _segmentation(annotation.get("segmentation"), (record["height"], record["width"]))
+        segmentation = usable_mask(annotation, (record["height"], record["width"]))
         if segmentation:
             record["annotations"].append(
                 {
@@ -152,13 +151,13 @@ def dataset_dicts(manifest: Manifest) -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def _segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
-    """Polygons of at least three points, or compressed RLE; empty when there is nothing to train on."""
+def usable_mask(annotation: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    """Its polygons of at least three points, or its compressed RLE; empty where there is nothing to learn from: without
+    either, and where an RLE is not of the photo's `size` (height, width)."""
+    segmentation = annotation.get("segmentation") or []
     if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            return coco_mask.frPyObjects(segmentation, *size)
-        return segmentation
-    return [p for p in segmentation or [] if len(p) >= 6 and len(p) % 2 == 0]
+        return compressed(segmentation, size) if list(segmentation["size"]) == list(size) else []
+    return [polygon for polygon in segmentation if len(polygon) >= 6]
 
 
 def _data_hash(coco: dict[str, Any], path: Path) -> str:

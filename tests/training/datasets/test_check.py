@@ -142,7 +142,7 @@ def test_counts_that_would_make_pycocotools_write_elsewhere_end_the_check(tmp_pa
     path.write_text(json.dumps(manifest))
     (broken,) = [one for one in check([path]).findings if one.level == "error"]
     assert broken.code == "broken-file"
-    assert "annotation 1: its RLE has counts that are cut off" in broken.message
+    assert "annotation 1: its RLE has no counts that fill its size" in broken.message
 
 
 def test_a_manifest_is_checked_like_its_labels(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def test_the_photo_on_disk_goes_before_the_embedded_one(tmp_path: Path) -> None:
         ({"label": "cat", "points": [[0, 0], [1]]}, "shape 0 has no label or no list of"),
         ({"label": "cat", "points": [[0, 0], [1, float("nan")], [1, 1]]}, "not a number"),
         ("cat", "shape 0"),
+        (square("cat", group_id=[1]), r"shape 0 \(cat\) has a group_id or mask"),
+        (square("cat", mask=7), r"shape 0 \(cat\) has a group_id or mask"),
     ],
 )
 def test_a_damaged_shape_is_named(tmp_path: Path, shape: Any, says: str) -> None:
@@ -114,6 +116,13 @@ def test_a_damaged_shape_is_named(tmp_path: Path, shape: Any, says: str) -> None
     with pytest.raises(DataError, match=says) as raised:
         read_labelme(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("height", ["x", float("inf"), float("nan"), [60]])
+def test_a_stated_size_that_is_none_is_named(tmp_path: Path, height: Any) -> None:
+    path = write_labelme(tmp_path / "a", [square("cat")], imageHeight=height)
+    with pytest.raises(DataError, match=r"a\.json: its imageHeight"):
+        read_labelme(path)
 
 
 @pytest.mark.parametrize("text", ["{", "", "[1]", json.dumps({"shapes": []}), "\x00\xff"])
