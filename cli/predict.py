@@ -92,7 +92,7 @@ def predict(
     labels = _label_folder(output, paths, overwrite, mask_format) if folder_format == "labelme" else None
     paths = labels.photos if labels else paths
     options = SegmentOptions(score_threshold, max_instances, "none" if mask_format == "none" else "rle", class_names)
-    sink = open_output(output, as_json=as_json, mask_format=mask_format, labels=labels)
+    sink = open_output(output, paths, as_json=as_json, mask_format=mask_format, labels=labels)
     with Client(address, token=token_file or token, timeout_s=timeout_s) as client:
         failed = _predict_all(
             paths, lambda image: client.predict(image, model=model, version=version, options=options), sink

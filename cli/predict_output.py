@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
 
+from maskserve.cli.predict_names import file_names
+
 if TYPE_CHECKING:
     from maskserve.protos.types import Segmentation
 
@@ -30,7 +32,12 @@ class Output(Protocol):
 
 
 def open_output(
-    output: Path | None, *, as_json: bool, mask_format: MaskFormat, labels: LabelmeFolder | None = None
+    output: Path | None,
+    photos: Sequence[Path],
+    *,
+    as_json: bool,
+    mask_format: MaskFormat,
+    labels: LabelmeFolder | None = None,
 ) -> Output:
     """What `-o` and `--json` ask for; a line for people unless stdout is for JSON; a folder is filled by `labels`."""
     suffix = output.suffix.lower() if output else ""
@@ -40,7 +47,7 @@ def open_output(
     elif output and suffix in PICTURE_SUFFIXES:
         outputs.append(Picture(output))
     elif output:
-        outputs.append(labels or PictureFolder(output))
+        outputs.append(labels or PictureFolder(output, photos))
     return Outputs(outputs)
 
 
@@ -108,18 +115,17 @@ class Picture:
 class PictureFolder:
     """`photo_overlay.jpg` for each photo; photos of one name get numbers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, photos: Sequence[Path]) -> None:
         self._folder = folder
-        self._taken: Counter[str] = Counter()
+        self._names = file_names(photos, "_overlay.jpg")
+        self._written = 0
 
     def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:
-        number = self._taken[photo.stem]
-        self._taken[photo.stem] += 1
-        name = f"{photo.stem}{f'_{number + 1}' if number else ''}_overlay.jpg"
-        _write(self._folder / name, overlay(image, answer, "jpeg"))
+        _write(self._folder / self._names[photo], overlay(image, answer, "jpeg"))
+        self._written += 1
 
     def finish(self) -> str:
-        return f"overlays in {self._folder}/" if self._taken else ""
+        return f"overlays in {self._folder}/" if self._written else ""
 
 
 class LabelmeFolder:

@@ -75,6 +75,16 @@ def test_photos_of_one_name_do_not_overwrite_each_other(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_2_overlay.jpg", "a_overlay.jpg"]
 
 
+def test_a_number_is_no_name_of_another_photo(fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path) -> None:
+    """a.png gets a number, and not that of a_2.jpg; A.webp is not told from a.jpg by every file system."""
+    for name in ("a.png", "a_2.jpg", "A.webp"):
+        Image.new("RGB", (50, 50)).save(photos / name)
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "out")
+    assert "5 photos answered" in answer.stderr
+    names = {path.name.casefold() for path in (tmp_path / "out").iterdir()}
+    assert len(names) == 5, names
+
+
 def test_a_glob_that_the_shell_left_alone(fake_torchserve: FakeTorchServe, tmp_path: Path, photos: Path) -> None:
     """`**` reaches into folders, and each photo is asked once."""
     answer = run(fake_torchserve, tmp_path / "**" / "*", photos / "a.jpg", "--json")
