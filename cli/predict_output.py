@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
 
-from maskserve.cli.predict_names import file_names
+from maskserve.cli.predict_names import file_names, is_of_another_photo
 
 if TYPE_CHECKING:
     from maskserve.protos.types import Segmentation
@@ -131,15 +131,15 @@ class PictureFolder:
 class LabelmeFolder:
     """`photo.json` for each photo, for a person to correct in labelme.
 
-    A file that is there already may be a person's work: its photo is not even asked about, unless `overwrite`.
+    A file that is there already may be a person's work: its photo is not even asked about, unless `overwrite`. One that
+    names another photo stays in any case, and this photo's gets a number.
     """
 
     def __init__(self, folder: Path, photos: Sequence[Path], *, overwrite: bool) -> None:
-        from maskserve.training.datasets.labelme_writer import json_names
-
         self._folder = folder
         self._overwrite = overwrite
-        self._files = {photo: folder / name for photo, name in zip(photos, json_names(photos), strict=True)}
+        names = file_names(photos, ".json", lambda photo, name: not is_of_another_photo(folder / name, photo))
+        self._files = {photo: folder / name for photo, name in names.items()}
         self.photos = [photo for photo in photos if overwrite or not self._files[photo].exists()]
         """Those to ask about."""
         self._kept = len(photos) - len(self.photos)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,23 @@ def test_labels_that_are_there_are_kept_and_their_photos_not_even_asked_about(
     )
     run(fake_torchserve, photos, "--format", "labelme", "-o", photos, "--overwrite")
     assert json.loads((photos / "a.json").read_text())["imagePath"] == "a.jpg"
+
+
+@pytest.mark.parametrize("words", [(), ("--overwrite",)])
+def test_labels_of_another_photo_of_that_name_are_no_reason_not_to_ask(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Cameras begin anew with IMG_1 each day: the second day's labels get a number, and keep it when asked again."""
+    days = [tmp_path / name / "a.jpg" for name in ("day1", "day2")]
+    for photo in days:
+        photo.parent.mkdir()
+        shutil.copy(photos / "a.jpg", photo)
+    for photo in days:
+        run(fake_torchserve, photo, "--format", "labelme", "-o", tmp_path / "labels", *words)
+    again = run(fake_torchserve, days[1], "--format", "labelme", "-o", tmp_path / "labels", *words)
+    assert again.stderr.startswith("1 photo answered, labels of 1" if words else "0 photos answered, 1 kept")
+    named = {file.name: json.loads(file.read_text())["imagePath"] for file in (tmp_path / "labels").iterdir()}
+    assert named == {"a.json": "../day1/a.jpg", "a_2.json": "../day2/a.jpg"}
 
 
 def test_labels_saved_while_the_photo_was_asked_about_are_kept(fake_torchserve: FakeTorchServe, photos: Path) -> None:
