@@ -135,21 +135,23 @@ def _predict_all(paths: Sequence[Path], ask: Callable[[bytes], Segmentation], ou
     with _progress(len(paths)) as advance:
         for path in paths:
             try:
-                image = path.read_bytes()
-                answer = ask(image)
-            except (FileNotFoundError, PermissionError) as error:
-                failed += _say_failed(path, str(error.strerror))
+                image = _read(path)
+                output.keep(path, image, ask(image))
             except (RequestError, DeadlineExceeded, HandlerFailed, WorkerDied) as error:
-                failed += _say_failed(path, str(error))
-            else:
-                output.keep(path, image, answer)
+                failed += 1
+                click.secho(f"{path}: {error}", fg="red", err=True)
             advance()
     return failed
 
 
-def _say_failed(path: Path, why: str) -> int:
-    click.secho(f"{path}: {why}", fg="red", err=True)
-    return 1
+def _read(path: Path) -> bytes:
+    from maskserve.protos.errors import RequestError
+    from maskserve.protos.types import ErrorCode
+
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, PermissionError) as error:
+        raise RequestError(ErrorCode.IMAGE_MISSING, str(error.strerror)) from error
 
 
 def _check_output(output: Path | None, count: int) -> None:

@@ -25,7 +25,7 @@ class Output(Protocol):
     """Where answers go."""
 
     def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:
-        """Takes one photo's answer."""
+        """Takes one photo's answer. Raises RequestError for a picture that cannot be made."""
 
     def finish(self) -> str:
         """Ends it, after the last photo; returns what was made, or ""."""
@@ -41,14 +41,15 @@ def open_output(
 ) -> Output:
     """What `-o` and `--json` ask for; a line for people unless stdout is for JSON; a folder is filled by `labels`."""
     suffix = output.suffix.lower() if output else ""
-    outputs: list[Output] = [JsonLines(None, mask_format) if as_json else TextLines()]
+    outputs: list[Output] = []
     if output and suffix in LINES_SUFFIXES:
         outputs.append(JsonLines(output, mask_format))
     elif output and suffix in PICTURE_SUFFIXES:
         outputs.append(Picture(output))
     elif output:
         outputs.append(labels or PictureFolder(output, photos))
-    return Outputs(outputs)
+    # stdout last: what cannot be made is not said to be there
+    return Outputs([*outputs, JsonLines(None, mask_format) if as_json else TextLines()])
 
 
 class Outputs:

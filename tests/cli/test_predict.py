@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from click.testing import CliRunner, Result
@@ -227,6 +228,32 @@ def test_a_bad_photo_is_one_line_and_the_rest_goes_on(
     assert "2 photos answered" in lines[-1]
     assert "1 failed" in lines[-1]
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_photo_that_is_too_long_for_its_overlay_is_one_line_and_the_rest_goes_on(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path
+) -> None:
+    """A JPEG has no side of 66,000 px; what was not made is not said to be there."""
+    Image.new("RGB", (66_000, 8)).save(photos / "aa_strip.png")
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "out")
+    assert answer.exit_code == 1
+    assert "aa_strip.png: A JPEG may have 65500 px a side" in answer.stderr
+    assert "aa_strip" not in answer.stdout
+    assert answer.stderr.splitlines()[-1] == f"2 photos answered, overlays in {tmp_path / 'out'}/, 1 failed"
+
+
+def test_a_file_that_may_not_be_read_is_one_line_and_the_rest_goes_on(
+    fake_torchserve: FakeTorchServe, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is gone by now."""
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: _refuse() if path.name == "a.jpg" else read(path))
+    answer = run(fake_torchserve, photos)
+    assert answer.stderr.splitlines() == [f"{photos / 'a.jpg'}: Permission denied", "1 photo answered, 1 failed"]
+
+
+def _refuse() -> NoReturn:
+    raise PermissionError(13, "Permission denied")
 
 
 def test_an_unknown_class_is_said_once_for_each_photo(fake_torchserve: FakeTorchServe, photos: Path) -> None:

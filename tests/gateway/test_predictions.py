@@ -12,7 +12,7 @@ from PIL import Image
 from maskserve.imaging.rle import decode_rle
 from maskserve.protos import wire
 from maskserve.protos.types import MaskRle
-from tests.gateway.conftest import SIZE
+from tests.gateway.conftest import SIZE, make_photo
 
 PREDICT = "/v1/predictions"
 MODELS = {"a": wire.MODEL_R50, "b": wire.MODEL_MNV2}
@@ -125,6 +125,14 @@ def test_the_overlay_shows_the_masks(http, photo):
     picture = np.asarray(Image.open(BytesIO(http.post(f"{PREDICT}?format=png", data=photo).data)))
     plain = np.asarray(Image.open(BytesIO(photo)))
     assert (np.abs(picture.astype(int) - plain).max(axis=2) > 8).mean() > 0.1
+
+
+def test_a_photo_that_is_too_long_for_a_jpeg_is_its_senders_problem(http):
+    strip = make_photo((8, 66_000), "PNG")
+    answer = http.post(PREDICT, data=strip, query_string={"format": "jpeg"})
+    assert (answer.status_code, answer.json["code"]) == (413, "image_too_large")
+    assert "Ask for PNG" in answer.json["detail"]
+    assert http.post(PREDICT, data=strip, query_string={"format": "png"}).status_code == 200
 
 
 def test_the_2020_api_answers_a_png_with_the_coverage_in_its_headers(http, photo):

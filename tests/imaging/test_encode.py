@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskserve.imaging.encode import encode_picture
+from maskserve.protos.errors import RequestError
+from maskserve.protos.types import ErrorCode
 
 Kind = Literal["png", "jpeg"]
 
@@ -58,6 +60,18 @@ def test_a_part_of_a_picture_can_be_written() -> None:
     """Rows that do not follow each other in memory."""
     part = noise(30, 30)[3:20, 5:25]
     assert (np.asarray(Image.open(BytesIO(encode_picture(part, "png")))) == part).all()
+
+
+@pytest.mark.parametrize("size", [(65_501, 2), (2, 65_501)])
+def test_what_is_too_long_for_a_jpeg_is_its_senders_error(size: tuple[int, int]) -> None:
+    """It says what a JPEG can have and what to do; a pixel less is written, and PNG takes it."""
+    pixels = np.zeros((*size, 3), np.uint8)
+    with pytest.raises(RequestError, match=r"65500 px a side.*Ask for PNG") as caught:
+        encode_picture(pixels, "jpeg")
+    assert caught.value.code is ErrorCode.IMAGE_TOO_LARGE
+    longest = pixels[:65_500, :65_500]
+    assert max(Image.open(BytesIO(encode_picture(longest, "jpeg"))).size) == 65_500
+    assert Image.open(BytesIO(encode_picture(pixels, "png"))).size == size[::-1]
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
