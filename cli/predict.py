@@ -6,6 +6,7 @@ import glob
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,8 @@ def predict(
       maskserve predict new/ --score-threshold 0.5 --format labelme -o new/
 
     With --format labelme every photo without labels gets a JSON file, which labelme opens for a person to correct.
-    A photo that cannot be answered is one line on stderr; the others go on, and the exit code is 1.
+    A photo that cannot be answered is one line on stderr; the others go on, and the exit code is 1. What was answered
+    is kept when the command is stopped: LINES.jsonl is called LINES.jsonl.part until it is whole.
     """
     from maskserve.client import Client, SegmentOptions
 
@@ -93,14 +95,27 @@ def predict(
     paths = labels.photos if labels else paths
     options = SegmentOptions(score_threshold, max_instances, "none" if mask_format == "none" else "rle", class_names)
     sink = open_output(output, paths, as_json=as_json, mask_format=mask_format, labels=labels)
-    with Client(address, token=token_file or token, timeout_s=timeout_s) as client:
-        failed = _predict_all(
-            paths, lambda image: client.predict(image, model=model, version=version, options=options), sink
-        )
-    made = sink.finish()
-    click.echo(_last_line(made, len(paths) - failed, failed), err=True)
-    if failed:
+    tally = _Tally()
+    try:
+        with Client(address, token=token_file or token, timeout_s=timeout_s) as client:
+            _predict_all(
+                paths, lambda image: client.predict(image, model=model, version=version, options=options), sink, tally
+            )
+    except BaseException:
+        if tally.answered:
+            click.echo(_last_line(sink.finish(is_whole=False), tally), err=True)
+        raise
+    click.echo(_last_line(sink.finish(), tally), err=True)
+    if tally.failed:
         click.get_current_context().exit(1)
+
+
+@dataclass
+class _Tally:
+    """Photos so far."""
+
+    answered: int = 0
+    failed: int = 0
 
 
 def find_photos(given: Sequence[str]) -> list[Path]:
@@ -126,22 +141,23 @@ def _photos_at(name: str) -> list[Path]:
     raise DataError(f"{name}: there is no such photo or folder")
 
 
-def _predict_all(paths: Sequence[Path], ask: Callable[[bytes], Segmentation], output: Output) -> int:
-    """How many photos failed. Raises ServerError when no other photo would fare better."""
-    from maskserve.client.errors import DeadlineExceeded, HandlerFailed, WorkerDied
+def _predict_all(paths: Sequence[Path], ask: Callable[[bytes], Segmentation], output: Output, tally: _Tally) -> None:
+    """Raises ServerError when no other photo would fare better."""
+    from maskserve.client.errors import ContractDrifted, ModelNotFound, ServerError, Unauthorized, Unavailable
     from maskserve.protos.errors import RequestError
 
-    failed = 0
     with _progress(len(paths)) as advance:
         for path in paths:
             try:
                 image = _read(path)
                 output.keep(path, image, ask(image))
-            except (RequestError, DeadlineExceeded, HandlerFailed, WorkerDied) as error:
-                failed += 1
+                tally.answered += 1
+            except (ContractDrifted, ModelNotFound, Unauthorized, Unavailable):
+                raise
+            except (RequestError, ServerError) as error:
+                tally.failed += 1
                 click.secho(f"{path}: {error}", fg="red", err=True)
             advance()
-    return failed
 
 
 def _read(path: Path) -> bytes:
@@ -169,8 +185,9 @@ def _label_folder(
     return LabelmeFolder(output, paths, overwrite=overwrite)
 
 
-def _last_line(made: str, answered: int, failed: int) -> str:
-    parts = [f"{answered} photo{'s'[: answered != 1]} answered", made, f"{failed} failed" if failed else ""]
+def _last_line(made: str, tally: _Tally) -> str:
+    answered = f"{tally.answered} photo{'s'[: tally.answered != 1]} answered"
+    parts = [answered, made, f"{tally.failed} failed" if tally.failed else ""]
     return ", ".join(part for part in parts if part)
 
 

@@ -27,8 +27,8 @@ class Output(Protocol):
     def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:
         """Takes one photo's answer. Raises RequestError for a picture that cannot be made."""
 
-    def finish(self) -> str:
-        """Ends it, after the last photo; returns what was made, or ""."""
+    def finish(self, is_whole: bool = True) -> str:
+        """Ends it, after the last photo or (not `is_whole`) before; returns what was made, or ""."""
 
 
 def open_output(
@@ -62,8 +62,8 @@ class Outputs:
         for output in self._outputs:
             output.keep(photo, image, answer)
 
-    def finish(self) -> str:
-        return ", ".join(filter(None, [output.finish() for output in self._outputs]))
+    def finish(self, is_whole: bool = True) -> str:
+        return ", ".join(filter(None, [output.finish(is_whole) for output in self._outputs]))
 
 
 class TextLines:
@@ -72,30 +72,40 @@ class TextLines:
     def keep(self, photo: Path, _image: bytes, answer: Segmentation) -> None:
         click.echo(f"{photo}: {describe(answer)}")
 
-    def finish(self) -> str:
+    def finish(self, _is_whole: bool = True) -> str:
         return ""
 
 
 class JsonLines:
-    """One JSON object a line: on stdout at once, or in a file that appears at the end."""
+    """One JSON object a line: on stdout, or in a file, which is called `….part` until it is whole."""
 
     def __init__(self, path: Path | None, mask_format: MaskFormat) -> None:
         self._path = path
+        self._part = path.with_name(f"{path.name}.part") if path else None
         self._mask_format = mask_format
-        self._lines: list[str] = []
+        self._is_begun = False
 
     def keep(self, photo: Path, _image: bytes, answer: Segmentation) -> None:
         line = json.dumps(answer_json(photo, answer, self._mask_format), ensure_ascii=False)
-        if self._path:
-            self._lines.append(line + "\n")
+        if self._part:
+            self._append(self._part, line + "\n")
         else:
             click.echo(line)
 
-    def finish(self) -> str:
-        if not self._path:
+    def finish(self, is_whole: bool = True) -> str:
+        if not self._path or not self._part:
             return ""
-        _write(self._path, "".join(self._lines).encode())
+        if not is_whole:
+            return f"answers in {self._part}" if self._is_begun else ""
+        self._append(self._part, "")  # a file, even if no photo was answered
+        self._part.replace(self._path)
         return f"answers in {self._path}"
+
+    def _append(self, part: Path, text: str) -> None:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("a" if self._is_begun else "w", encoding="utf-8") as file:
+            file.write(text)
+        self._is_begun = True
 
 
 class Picture:
@@ -109,7 +119,7 @@ class Picture:
         _write(self._path, overlay(image, answer, PICTURE_SUFFIXES[self._path.suffix.lower()]))
         self._made = f"overlay in {self._path}"
 
-    def finish(self) -> str:
+    def finish(self, _is_whole: bool = True) -> str:
         return self._made
 
 
@@ -125,7 +135,7 @@ class PictureFolder:
         _write(self._folder / self._names[photo], overlay(image, answer, "jpeg"))
         self._written += 1
 
-    def finish(self) -> str:
+    def finish(self, _is_whole: bool = True) -> str:
         return f"overlays in {self._folder}/" if self._written else ""
 
 
@@ -153,7 +163,7 @@ class LabelmeFolder:
         _write(self._files[photo], labelme_answer(photo, answer, self._folder))
         self._written += 1
 
-    def finish(self) -> str:
+    def finish(self, _is_whole: bool = True) -> str:
         written = f"labels of {self._written} in {self._folder}/" if self._written else ""
         kept = f"{self._kept} kept as they were (--overwrite replaces them)" if self._kept else ""
         return ", ".join(filter(None, [written, kept]))

@@ -206,6 +206,54 @@ def test_labels_need_a_folder_and_masks(fake_torchserve: FakeTorchServe, photos:
     assert run(fake_torchserve, photos / "a.jpg", "--format", "labelme", *words).exit_code == 2
 
 
+@pytest.mark.parametrize("fault", ["out_of_memory", "overloaded", "reply_too_large", "handler_failed"])
+def test_a_photo_that_the_server_fails_on_is_one_line_and_the_rest_goes_on(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path, fault: str
+) -> None:
+    """Even when the second try fails, too."""
+    fake_torchserve.play(wire.MODEL_R50, fault, *([fault] if fault == "out_of_memory" else []))
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "x.jsonl")
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith(f"{photos / 'a.jpg'}: ")
+    assert answer.stderr.splitlines()[-1] == f"1 photo answered, answers in {tmp_path / 'x.jsonl'}, 1 failed"
+    (line,) = (tmp_path / "x.jsonl").read_text().splitlines()
+    assert json.loads(line)["photo"] == str(photos / "b.png")
+
+
+def test_what_was_answered_before_the_server_went_away_is_kept(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path
+) -> None:
+    """Under a name that says that there is more; the answers of an earlier run stay, and the next run begins anew."""
+    (tmp_path / "x.jsonl").write_text("of yesterday")
+    fake_torchserve.play(wire.MODEL_R50, "slow", "drifted")
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "x.jsonl")
+    assert answer.exit_code == 1
+    kept, error = answer.stderr.splitlines()
+    assert kept == f"1 photo answered, answers in {tmp_path / 'x.jsonl.part'}"
+    assert error.startswith("error: ")
+    assert (tmp_path / "x.jsonl").read_text() == "of yesterday"
+    assert json.loads((tmp_path / "x.jsonl.part").read_text())["photo"] == str(photos / "a.jpg")
+    run(fake_torchserve, photos, "-o", tmp_path / "x.jsonl")
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 2
+    assert not (tmp_path / "x.jsonl.part").exists()
+
+
+def test_ctrl_c_keeps_what_was_answered(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line before "stopped" says how much and where."""
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: _interrupt() if path.name == "b.png" else read(path))
+    answer = run(fake_torchserve, photos, "-o", tmp_path / "x.jsonl")
+    assert answer.exit_code == 130
+    assert answer.stderr.splitlines() == [f"1 photo answered, answers in {tmp_path / 'x.jsonl.part'}", "stopped"]
+    assert len((tmp_path / "x.jsonl.part").read_text().splitlines()) == 1
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def test_options_are_passed_on(fake_torchserve: FakeTorchServe, photos: Path) -> None:
     """Threshold, count, classes, masks and version arrive at the server."""
     run(fake_torchserve, photos / "a.jpg", "--score-threshold", 0.8, "--max-instances", 3, "--class", "red panda",
