@@ -56,7 +56,12 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the arrivals.")
 @click.option("--arm", default="", help="Ask this arm.  [default: the gateway deals by weight]")
 @click.option("--compare", is_flag=True, help="Ask both arms with each photo (/v1/compare).")
-@click.option("--format", "kind", type=click.Choice(["json", "png", "jpeg"]), default="json", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["json", "png", "jpeg"]),
+    help="Of the answers.  [default: what the address answers; JSON at the gateway's own]",
+)
 @click.option(
     "--connections", type=click.IntRange(1, 4096), default=256, show_default=True, help="At most, with --rate."
 )
@@ -76,7 +81,7 @@ def bench(
     seed: int,
     arm: str,
     compare: bool,
-    kind: str,
+    kind: str | None,
     connections: int,
     timeout_s: float,
     as_json: bool,
@@ -109,7 +114,7 @@ def bench(
     for line in uploads.skipped:
         click.secho(f"not sent: {line}", fg="yellow", err=True)
     mode: Literal["rate", "concurrency"] = "rate" if rates else "concurrency"
-    target = Target.at(url, arm=arm, compare=compare, kind=kind)
+    target = Target.at(url, arm=arm, compare=compare, kind=kind or "")
     with closing(Sender(target, timeout_s)) as sender:
         _check_answers(url, sender, uploads)
         steps, stopped = _measure(

@@ -14,13 +14,15 @@ import time
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from maskserve.load.photos import CONTENT_TYPE
 from maskserve.protos.errors import ConfigError
 
 Kind = Literal["answered", "shed", "error", "timeout"]
 SHED = "too_many_requests"
+_AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"
+"""What a path and a query may have beside letters and digits, escapes included; the rest is escaped."""
 _IDLE_S = 10.0
 """An idle connection is not used again after this, before the server closes it (the gateway: 20 s)."""
 
@@ -50,18 +52,22 @@ class Target:
 
     @classmethod
     def at(cls, url: str, *, arm: str = "", compare: bool = False, kind: str = "") -> Target:
-        """`url`, at /v1/predictions (or /v1/compare) unless it has a path. Raises ConfigError."""
+        """`url` with what is asked for; /v1/predictions (or /v1/compare) where it has no path. Raises ConfigError."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
+            (host or "").encode("idna")
         except ValueError:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in ("http", "https") or not host:
             raise ConfigError(f"{url!r} is no address of a gateway; write it as http://127.0.0.1:8000")
         path = parts.path if parts.path.strip("/") else f"/v1/{'compare' if compare else 'predictions'}"
-        asked = [("arm", arm), ("format", kind)]
-        query = urlencode(parse_qsl(parts.query) + [(name, value) for name, value in asked if value])
-        return cls(parts.scheme == "https", host, port, f"{path}?{query}" if query else path)
+        asked = {name: value for name, value in (("arm", arm), ("format", kind)) if value}
+        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+            if name in asked:
+                raise ConfigError(f"{url}: the address has `{name}` already; leave out --{name}")
+        query = "&".join(filter(None, [parts.query, urlencode(asked)]))
+        return cls(parts.scheme == "https", host, port, quote(f"{path}?{query}" if query else path, _AS_IT_IS))
 
     def connect(self, timeout_s: float) -> HTTPConnection:
         kind = HTTPSConnection if self.secure else HTTPConnection

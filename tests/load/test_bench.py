@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 
 import pytest
 from click.testing import CliRunner
@@ -30,6 +31,43 @@ def bench(url, photos, *more):
 def live(fake_torchserve):
     with running(settings_for(fake_torchserve, server={"port": 0})) as address:
         yield address
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@contextmanager
+def saying(*answers):
+    """A server that says these bytes to its first requests, and the last of them to the others; gives what was asked.
+
+    An answer that is a tuple comes piece by piece, one each 0.1 s.
+    """
+    asked = []
+
+    class Saying(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            answer = answers[min(len(asked), len(answers)) - 1]
+            with suppress(OSError):
+                for piece in answer if isinstance(answer, tuple) else (answer,):
+                    self.wfile.write(piece)
+                    time.sleep(0.1 if isinstance(answer, tuple) else 0)
+            self.close_connection = answer != OK
+
+        def log_message(self, *_args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Saying) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_both_arms_are_reported_as_they_were_dealt(live, photos, fake_torchserve):
@@ -167,7 +205,9 @@ def test_a_gateway_that_is_not_there_or_refuses_is_said_before_the_load(live, ph
     assert "arm_unknown" in no_arm.stderr
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", "http://x:99999"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", "http://x:99999", "http://x..y"]
+)
 def test_what_is_no_address_is_said(url):
     with pytest.raises(ConfigError, match="no address of a gateway"):
         Target.at(url)
@@ -176,6 +216,22 @@ def test_what_is_no_address_is_said(url):
 def test_an_address_with_a_path_keeps_it():
     assert Target.at("http://x:1/predict?a=1", kind="png").path == "/predict?a=1&format=png"
     assert Target.at("https://x/", compare=True) == Target(True, "x", None, "/v1/compare")
+    for as_it_is in ("/predict", "/y?a=&b=%2F&flag", "/v1/predictions?format=png"):
+        assert Target.at(f"http://x{as_it_is}").path == as_it_is
+    assert Target.at("http://x/ü b?ä=1").path == "/%C3%BC%20b?%C3%A4=1"
+
+
+@pytest.mark.parametrize("asked", [{"arm": "b"}, {"kind": "jpeg"}])
+def test_what_the_address_says_is_not_said_again(asked):
+    with pytest.raises(ConfigError, match="the address has `(arm|format)` already; leave out --"):
+        Target.at("http://x/v1/predictions?format=png&arm=", **asked)
+
+
+def test_other_servers_are_asked_as_the_address_says(photos):
+    with saying(OK) as (url, asked):
+        done = bench(f"{url}/predict?x=", photos, "--concurrency", "1", "--duration", "0.2")
+    assert done.exit_code == 0, done.output
+    assert set(asked) == {"/predict?x="}
 
 
 @pytest.mark.parametrize(
