@@ -65,7 +65,9 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--connections", type=click.IntRange(1, 4096), default=256, show_default=True, help="At most, with --rate."
 )
-@click.option("--timeout", "timeout_s", type=POSITIVE, default=60.0, show_default=True, help="Seconds.")
+@click.option(
+    "--timeout", "timeout_s", type=POSITIVE, default=60.0, show_default=True, help="Seconds to a whole answer."
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Plot: FILE.svg, .png or .pdf.")
 @click.pass_context

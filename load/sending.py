@@ -11,8 +11,9 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -25,6 +26,7 @@ _AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"
 """What a path and a query may have beside letters and digits, escapes included; the rest is escaped."""
 _IDLE_S = 10.0
 """An idle connection is not used again after this, before the server closes it (the gateway: 20 s)."""
+_PIECE_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Sender:
     """Thread-safe. The connection that was used last is used next, so a low load needs few.
 
     Args:
-        timeout_s: how long the server may be silent.
+        timeout_s: within it an answer must be there, whole; a server that drips its headers gets more.
     """
 
     def __init__(self, target: Target, timeout_s: float) -> None:
@@ -92,14 +94,15 @@ class Sender:
     def send(self, body: bytes) -> Outcome:
         """Raises nothing that the server or the network can cause."""
         connection, is_fresh = self._take()
+        deadline = time.monotonic() + self._timeout_s
         try:
             try:
-                outcome, keep = self._ask(connection, body)
+                outcome, keep = self._ask(connection, body, deadline)
             except (ConnectionError, HTTPException):
                 if is_fresh or self._closed:
                     raise
                 connection.close()  # the server had closed it in the meantime
-                outcome, keep = self._ask(connection, body)
+                outcome, keep = self._ask(connection, body, deadline)
         except TimeoutError:
             outcome, keep = Outcome("timeout", code="timeout"), False
         except (OSError, HTTPException) as error:
@@ -120,10 +123,18 @@ class Sender:
                 connection.close()
             self._idle.clear()
 
-    def _ask(self, connection: HTTPConnection, body: bytes) -> tuple[Outcome, bool]:
+    def _ask(self, connection: HTTPConnection, body: bytes, deadline: float) -> tuple[Outcome, bool]:
+        """Raises TimeoutError, OSError and HTTPException."""
+        if connection.sock is None:
+            connection.timeout = _left_s(deadline)
+            connection.connect()
+        sock = connection.sock  # the last answer of a connection takes it away from there
+        sock.settimeout(_left_s(deadline))
         connection.request("POST", self._target.path, body, {"Content-Type": CONTENT_TYPE})
+        sock.settimeout(_left_s(deadline))
         response = connection.getresponse()
-        return _outcome(response, response.read()), not response.will_close
+        answer = b"".join(_pieces(response, sock, deadline))
+        return _outcome(response, answer), not response.will_close
 
     def _take(self) -> tuple[HTTPConnection, bool]:
         with self._lock:
@@ -144,6 +155,24 @@ class Sender:
             else:
                 self._open.discard(connection)
                 connection.close()
+
+
+def _left_s(deadline: float) -> float:
+    if (left_s := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left_s
+
+
+def _pieces(response: HTTPResponse, sock: socket.socket, deadline: float) -> Iterator[bytes]:
+    """The body as it arrives; nothing is reserved for the length that the server says."""
+    with response:
+        while not response.isclosed():
+            sock.settimeout(_left_s(deadline))
+            if not (piece := response.read1(_PIECE_BYTES)):
+                break
+            yield piece
+    if response.length:
+        raise IncompleteRead(b"", response.length)
 
 
 def _outcome(response: HTTPResponse, body: bytes) -> Outcome:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 from click.testing import CliRunner
@@ -169,6 +169,47 @@ def test_a_server_that_says_nothing_is_a_timeout(photos):
     assert done.exit_code == 1
 
 
+LENGTHS = {
+    "huge": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nok",
+    "short": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok",
+    "negative": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", LENGTHS.values(), ids=LENGTHS)
+def test_an_answer_that_is_not_as_long_as_it_says_is_an_error(photos, answer):
+    with saying(OK, answer) as (url, _):
+        done = bench(url, photos, "--rate", "20", "--duration", "0.5", "--json")
+    row = json.loads(done.stdout)["steps"][0]["rows"][0]
+    assert row["errors"] == {"connection_failed": row["requests"]}
+    assert row["requests"] > 1
+    assert done.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nok",
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"o", b"k"),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000,
+        OK,
+    ],
+)
+def test_an_answer_may_come_in_any_form_of_http(photos, answer):
+    with saying(answer) as (url, _), closing(Sender(Target.at(url), 5.0)) as sender:
+        assert [sender.send(read_uploads(photos).bodies[0]).kind for _ in range(2)] == ["answered"] * 2
+
+
+def test_an_answer_that_trickles_in_is_a_timeout_all_the_same(photos):
+    drip = (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100)
+    with saying(drip) as (url, _), closing(Sender(Target.at(url), 0.4)) as sender:
+        start = time.monotonic()
+        assert sender.send(read_uploads(photos).bodies[0]).kind == "timeout"
+        assert time.monotonic() - start < 2
+
+
 def test_a_connection_that_the_server_closed_is_opened_anew(photos):
     class Closing(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -223,7 +264,7 @@ def test_an_address_with_a_path_keeps_it():
 
 @pytest.mark.parametrize("asked", [{"arm": "b"}, {"kind": "jpeg"}])
 def test_what_the_address_says_is_not_said_again(asked):
-    with pytest.raises(ConfigError, match="the address has `(arm|format)` already; leave out --"):
+    with pytest.raises(ConfigError, match=r"the address has `(arm|format)` already; leave out --"):
         Target.at("http://x/v1/predictions?format=png&arm=", **asked)
 
 
