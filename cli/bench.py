@@ -237,6 +237,7 @@ def _report(url: str, steps: list[Step], *, as_json: bool, connections: int | No
 def _print_table(steps: list[Step]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("load", "arm"):
@@ -248,7 +249,8 @@ def _print_table(steps: list[Step]) -> None:
             spent = [_ms(value) for value in (row.p50_ms, row.p95_ms, row.p99_ms)]
             counts = [str(count) for count in (row.shed, row.timeouts, sum(row.errors.values()))]
             load = _load_text(step.mode, step.load) if row is step.everybody else ""
-            table.add_row(load, row.arm, str(row.requests), f"{row.answered_per_s:.2f}", *spent, *counts)
+            # the server's word, so no markup
+            table.add_row(load, Text(row.arm), str(row.requests), f"{row.answered_per_s:.2f}", *spent, *counts)
     Console(width=None if Console().is_terminal else 120).print(table)
 
 

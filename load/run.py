@@ -57,12 +57,15 @@ def record(
 ) -> Recording:
     """Sends the bodies in turn as the schedule says, until it ends and all answers are there, or until Ctrl-C.
 
+    Whatever `send` raises ends the sending and is raised here.
+
     Args:
         threads: requests that can be under way at the same time.
         abort: ends the requests under way, after Ctrl-C.
         on_look: called about ten times a second with the seconds since the start and the requests under way.
         waits_after_shed: a refused user stays away for Retry-After, instead of coming back at once.
     """
+    stopped_s, unanswered = None, 0
     crew = _Crew(send, bodies, schedule, waits_after_shed)
     workers = [threading.Thread(target=crew.work, name=f"load-{number}", daemon=True) for number in range(threads)]
     try:
@@ -80,8 +83,9 @@ def record(
         for worker in workers:
             if worker.ident is not None:
                 worker.join(max(0.0, deadline - time.monotonic()))
-        return Recording(tuple(crew.samples), crew.most_in_flight, stopped_s, unanswered)
-    return Recording(tuple(crew.samples), crew.most_in_flight)
+    if crew.fault:
+        raise crew.fault
+    return Recording(tuple(crew.samples), crew.most_in_flight, stopped_s, unanswered)
 
 
 class _Crew:
@@ -101,6 +105,8 @@ class _Crew:
         self.samples: list[Sample] = []
         self.in_flight = 0
         self.most_in_flight = 0
+        self.fault: BaseException | None = None
+        """What ended a thread before its time."""
 
     def now_s(self) -> float:
         return time.perf_counter() - self._start
@@ -109,6 +115,13 @@ class _Crew:
         self._stopping.set()
 
     def work(self) -> None:
+        try:
+            self._send_all()
+        except BaseException as error:  # noqa: BLE001 — `record` raises it
+            self.fault = error
+            self.stop()
+
+    def _send_all(self) -> None:
         while (taken := self._take()) is not None:
             due_s, body = taken
             self._add_in_flight(1)

@@ -190,6 +190,6 @@ def _outcome(response: HTTPResponse, body: bytes) -> Outcome:
 def _problem(body: bytes) -> dict[str, object]:
     try:
         problem = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return problem if isinstance(problem, dict) else {}

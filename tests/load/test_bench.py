@@ -202,6 +202,21 @@ def test_an_answer_may_come_in_any_form_of_http(photos, answer):
         assert [sender.send(read_uploads(photos).bodies[0]).kind for _ in range(2)] == ["answered"] * 2
 
 
+def test_an_error_that_is_no_problem_is_counted_by_its_status(photos):
+    deep = b"HTTP/1.1 500 Oops\r\nContent-Length: 200000\r\n\r\n" + b"[" * 200_000
+    with saying(OK, deep) as (url, _):
+        done = bench(url, photos, "--concurrency", "1", "--duration", "0.3", "--json")
+    row = json.loads(done.stdout)["steps"][0]["rows"][0]
+    assert set(row["errors"]) == {"http_500"}
+
+
+def test_an_arms_name_is_shown_as_it_is(photos):
+    with saying(b"HTTP/1.1 200 OK\r\nX-Maskserve-Arm: a[/b]\r\nContent-Length: 2\r\n\r\nok") as (url, _):
+        done = bench(url, photos, "--concurrency", "1", "--duration", "0.2")
+    assert done.exit_code == 0, done.output
+    assert "a[/b]" in done.stdout
+
+
 def test_an_answer_that_trickles_in_is_a_timeout_all_the_same(photos):
     drip = (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100)
     with saying(drip) as (url, _), closing(Sender(Target.at(url), 0.4)) as sender:

@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from itertools import pairwise
 
+import pytest
+
 from maskserve.load.run import record
 from maskserve.load.schedule import closed_loop, open_loop
 from maskserve.load.sending import Outcome
@@ -43,6 +45,22 @@ def test_bodies_are_sent_in_turn():
     sent = []
     record(lambda body: sent.append(body) or ANSWERED, [b"1", b"2", b"3"], open_loop(900, 0.1, seed=3), threads=1)
     assert sent[:4] == [b"1", b"2", b"3", b"1"]
+
+
+def test_what_ends_a_thread_ends_the_run():
+    """Its requests would be missing, and nobody would know."""
+    bodies = []
+
+    def fail_third(body):
+        bodies.append(body)
+        if len(bodies) == 3:
+            raise RuntimeError("a bug")
+        return ANSWERED
+
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="a bug"):
+        record(fail_third, [b"x"], open_loop(40, 10.0, constant=True), threads=4)
+    assert time.monotonic() - start < 5
 
 
 def test_a_closed_loop_keeps_so_many_requests_under_way():
