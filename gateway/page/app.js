@@ -1,12 +1,13 @@
 // One photo, one choice of arm, one threshold ─▶ one request ─▶ pictures and facts.
 import { differences, element, facts, figure, ms, percent } from "./draw.js";
+import { seen } from "./upright.js";
 
 const MAX_BYTES = 20905984; // wire.MAX_IMAGE_BYTES; a test compares them
 const STATUS_EVERY_MS = 5000;
 const NARROW_PX = 860; // as in style.css
 
 const $ = (id) => document.getElementById(id);
-const state = { file: null, url: null, request: null };
+const state = { file: null, url: null, request: null, drawn: [] };
 
 async function ask() {
   if (!state.file) return;
@@ -16,8 +17,13 @@ async function ask() {
   const clock = setInterval(() => say(`Segmenting … ${((performance.now() - started) / 1000).toFixed(1)} s`), 100);
   document.body.classList.add("busy");
   try {
-    const answer = await fetchAnswer(choice(), request.signal);
-    show(answer);
+    const asked = choice();
+    const answer = await fetchAnswer(asked, request.signal);
+    const both = answer.left ? [answer.left, answer.right] : [answer];
+    const photo = await seen(state.file, state.url, both[0].size);
+    const drawn = photo.isUpright ? [] : await drawnByGateway(both, asked, request.signal);
+    if (request.signal.aborted) return;
+    show(answer, both, photo, drawn);
     say(summary(answer, performance.now() - started));
   } catch (error) {
     if (request.signal.aborted) return;
@@ -57,14 +63,21 @@ function summary(answer, tookMs) {
   return `${said} · ${ms(tookMs)}`;
 }
 
-function show(answer) {
-  const both = answer.left ? [answer.left, answer.right] : [answer];
-  const [height, width] = both[0].size;
+/** Pictures with the masks in them, where the browser's photo lies otherwise than the masks. */
+function drawnByGateway(both, { threshold }, signal) {
+  return Promise.all(both.map(async ({ arm }) => URL.createObjectURL(await fetchAnswer({ arm, threshold }, signal, "png"))));
+}
+
+function show(answer, both, { shown, isUpright }, drawn) {
+  const size = `${shown[1]} × ${shown[0]} px`;
+  state.drawn.forEach(URL.revokeObjectURL);
+  state.drawn = drawn;
   $("problem").hidden = true;
   $("empty").hidden = true;
   $("pictures").replaceChildren(
-    figure(state.url, "Original", `${width} × ${height} px`, both[0].size),
-    ...both.map((each) => figure(state.url, `${each.arm}: ${each.model.name}`, `${each.instances.length} found`, each.size, each)));
+    figure(state.url, "Original", isUpright ? size : `${size}, as your browser shows it`, shown),
+    ...both.map((each, index) => figure(drawn[index] ?? state.url, `${each.arm}: ${each.model.name}`,
+      `${each.instances.length} found`, each.size, each, !isUpright)));
   $("pictures").classList.toggle("three", both.length === 2);
   $("facts").classList.toggle("two", both.length === 2);
   $("facts").replaceChildren(...both.map(facts), ...(answer.left ? [differences(answer)] : []), extras());

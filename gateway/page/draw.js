@@ -46,14 +46,14 @@ function outline(polygons) {
   return polygons.map((flat) => `M${points(flat).join("L")}Z`).join("");
 }
 
-/** A figure with the photo of that size; with an answer, its masks and labels are laid over it. */
-export function figure(url, title, subtitle, [height, width], answer = null) {
+/** A figure with the photo of that size; with an answer, its masks and labels are laid over it, unless `isDrawn` in it. */
+export function figure(url, title, subtitle, [height, width], answer = null, isDrawn = false) {
   const photo = element("img", { src: url, alt: answer ? describe(answer) : "The photo as it was sent" });
   const frame = element("div", { class: "frame" }, photo);
   // exactly the photo's shape, whatever limits its size, so that masks lie where they belong
   frame.style.aspectRatio = `${width} / ${height}`;
   frame.style.width = `min(100%, ${Math.max(width, SMALLEST_PX)}px, ${(TALLEST_VH * width) / height}vh)`;
-  if (answer) frame.append(masks(answer), ...answer.instances.map((one, index) => label(one, index, answer.size)));
+  if (answer && !isDrawn) frame.append(masks(answer), ...answer.instances.map((one, index) => label(one, index, answer.size)));
   return element(
     "figure", { class: "card picture" },
     element("figcaption", {}, element("strong", {}, title), element("span", {}, subtitle)),

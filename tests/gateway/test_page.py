@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import ExifTags, Image
 
 from maskserve.gateway.app import PAGE
 from maskserve.imaging.overlay import COLOURS
@@ -109,6 +110,48 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "panda.jpg"
     path.write_bytes(make_photo((240, 320)))
     return path
+
+
+def lying(folder: Path, kind: str, orientation: int) -> Path:
+    """A photo that a viewer must turn: blue above green, as it is meant."""
+    upright = Image.new("RGB", (320, 240), "blue")
+    upright.paste("green", (0, 120, 320, 240))
+    undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = folder / f"lying.{kind.lower()}"
+    upright.transpose(undo).save(path, kind, exif=exif)
+    return path
+
+
+CORNERS = """
+const image = document.querySelector(".picture:nth-child(2) img"), canvas = document.createElement("canvas");
+[canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+const context = canvas.getContext("2d", { willReadFrequently: true });
+context.drawImage(image, 0, 0);
+return [[2, 2], [2, canvas.height - 3]].map(([x, y]) => [...context.getImageData(x, y, 1, 1).data]);
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("kind", "orientation"), [("JPEG", 6), ("WEBP", 6), ("WEBP", 3), ("PNG", 3)])
+@pytest.mark.parametrize("arm", ["a", "compare"])
+def test_masks_lie_right_on_a_photo_that_must_be_turned(page, tmp_path, kind, orientation, arm):
+    """Chromium turns JPEG and PNG; a WebP's masks come in a picture of the gateway's."""
+    page.pick(arm)
+    page.choose(lying(tmp_path, kind, orientation))
+    page.wait(".picture", 3 if arm == "compare" else 2)
+    page.wait_until_idle()
+    above, below = page.driver.execute_script(CORNERS)
+    assert (above[2] > above[1], below[1] > below[2]) == (True, True)
+    shape = page.driver.execute_script("const r = arguments[0].getBoundingClientRect(); return r.width / r.height",
+                                       page.all(".picture:nth-child(2) .frame")[0])  # fmt: skip
+    assert shape == pytest.approx(320 / 240, rel=0.01)
+    laid_over = page.all(".picture:nth-child(2) .masks")
+    assert bool(laid_over) == (kind != "WEBP")
+    said = page.text(".picture:first-child figcaption")
+    assert ("as your browser shows it" in said) == (kind == "WEBP")
+    assert page.complaints() == []
 
 
 DROP = """
