@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
 
-from maskserve.cli.predict_names import file_names, is_of_another_photo
-
 if TYPE_CHECKING:
     from maskserve.protos.types import Segmentation
 
@@ -127,8 +125,10 @@ class PictureFolder:
     """`photo_overlay.jpg` for each photo; photos of one name get numbers."""
 
     def __init__(self, folder: Path, photos: Sequence[Path]) -> None:
+        from maskserve.training.datasets.labelme_writer import file_names
+
         self._folder = folder
-        self._names = file_names(photos, "_overlay.jpg")
+        self._names = dict(zip(photos, file_names(photos, "_overlay.jpg"), strict=True))
         self._written = 0
 
     def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:
@@ -147,10 +147,12 @@ class LabelmeFolder:
     """
 
     def __init__(self, folder: Path, photos: Sequence[Path], *, overwrite: bool) -> None:
+        from maskserve.training.datasets.labelme_writer import file_names, names_another_photo
+
         self._folder = folder
         self._overwrite = overwrite
-        names = file_names(photos, ".json", lambda photo, name: not is_of_another_photo(folder / name, photo))
-        self._files = {photo: folder / name for photo, name in names.items()}
+        names = file_names(photos, ".json", lambda photo, name: not names_another_photo(folder / name, photo))
+        self._files = {photo: folder / name for photo, name in zip(photos, names, strict=True)}
         self.photos = [photo for photo in photos if overwrite or not self._files[photo].exists()]
         """Those to ask about."""
         self._kept = len(photos) - len(self.photos)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,30 @@ def relative_name(path: Path, folder: Path) -> str:
         return path.as_posix()
 
 
-def json_names(photos: Iterable[Path]) -> list[str]:
-    """A file name for each photo's labels: its stem, as labelme expects it; photos of one stem get numbers."""
-    taken: set[str] = set()
+def file_names(
+    photos: Iterable[Path], ending: str, is_free: Callable[[Path, str], bool] = lambda _photo, _name: True
+) -> list[str]:
+    """A file name in one folder for each photo: its stem, as labelme expects it, with the ending, and a number between
+    where the name is given already or is not free for it.
+
+    Names that a case-insensitive file system takes for one are one.
+    """
+    given: set[str] = set()
     names = []
     for photo in photos:
-        number, name = 1, f"{photo.stem}.json"
-        while name.casefold() in taken:
+        name, number = f"{photo.stem}{ending}", 1
+        while name.casefold() in given or not is_free(photo, name):
             number += 1
-            name = f"{photo.stem}_{number}.json"
-        taken.add(name.casefold())
+            name = f"{photo.stem}_{number}{ending}"
+        given.add(name.casefold())
         names.append(name)
     return names
+
+
+def names_another_photo(labels: Path, photo: Path) -> bool:
+    """Whether a labelme file is there and is of another photo; one that cannot be read is taken for this photo's."""
+    try:
+        named: str = json.loads(labels.read_bytes())["imagePath"].replace("\\", "/")  # labelme on Windows
+        return (labels.parent / named).resolve() != photo.resolve()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False

@@ -23,7 +23,7 @@ from maskserve.training.datasets.example import Example, Instance, Job
 from maskserve.training.datasets.findings import Finding
 from maskserve.training.datasets.from_coco import open_coco
 from maskserve.training.datasets.geometry import Polygon
-from maskserve.training.datasets.labelme_writer import json_names, labelme_json, shapes_of
+from maskserve.training.datasets.labelme_writer import file_names, labelme_json, shapes_of
 from maskserve.training.datasets.sources import Source
 
 
@@ -72,7 +72,7 @@ def export_labelme(
 
 def _jobs(file: Path, folder: str) -> list[tuple[str, Job]]:
     """The file to write, relative to the output folder, and what reads its photo, for each photo."""
-    names = json_names(Path(image["file_name"].replace("\\", "/")) for image in read_coco(file)["images"])
+    names = file_names((Path(image["file_name"]) for image in read_coco(file)["images"]), ".json")
     jobs = open_coco(Source(file, None, "coco")).jobs
     return [(f"{folder}/{name}" if folder else name, job) for name, job in zip(names, jobs, strict=True)]
 
