@@ -29,7 +29,7 @@ from maskserve.training.datasets.geometry import coco_geometry, rle_geometry
 from maskserve.training.datasets.labelme_writer import relative_name
 from maskserve.training.datasets.labels import LabelTable
 from maskserve.training.datasets.photos import extension
-from maskserve.training.datasets.sources import Source, find_labels
+from maskserve.training.datasets.sources import Source, find_labels, is_ours
 from maskserve.training.datasets.splits import stratified
 
 
@@ -64,7 +64,7 @@ def import_labels(
     *,
     on_photo: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Imported:
-    """Write `train.json`, perhaps `val.json` and `test.json` into `out_dir`, replacing what was there.
+    """Write `train.json`, perhaps `val.json` and `test.json` into `out_dir`, replacing those of an earlier import.
 
     Raises:
         ConfigError: an option does not fit the files.
@@ -100,9 +100,12 @@ def import_labels(
 
 
 def _keep_apart(sources: Sequence[Source], out_dir: Path) -> None:
-    for source in sources:
-        if source.path.resolve() in {(out_dir / f"{split}.json").resolve() for split in SPLITS}:
-            raise DataError(f"{source.path} has labels in it and would be overwritten; choose another output folder.")
+    """Only manifests that an import made, and that are not read here, are replaced or taken away."""
+    read = {source.path.resolve() for source in sources}
+    for file in (out_dir / f"{split}.json" for split in SPLITS):
+        if file.exists() and (file.resolve() in read or not is_ours(file)):
+            what = "is read here" if file.resolve() in read else "is not of an earlier import"
+            raise DataError(f"{file} {what} and would be overwritten; choose another output folder.")
 
 
 def _opened(source: Source, options: ImportOptions) -> LabelFile:

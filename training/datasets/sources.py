@@ -46,7 +46,7 @@ def find_labels(paths: Sequence[Path]) -> tuple[list[Source], list[Finding]]:
                 "label photos with labelme and save beside them."
             )
         sources.update((source.path.resolve(), source) for source in found if source.format == kinds[0])
-        others = [source for source in found if source.format != kinds[0] and not _is_ours(source)]
+        others = [source for source in found if source.format != kinds[0] and not is_ours(source.path)]
         left_out += _left_out(path, kinds[0], others)
     return list(sources.values()), left_out
 
@@ -113,9 +113,13 @@ def _format(file: Path) -> LabelFormat | None:
     return "via" if is_via(content) else "coco" if is_coco(content) else None
 
 
-def _is_ours(source: Source) -> bool:
+def is_ours(file: Path) -> bool:
     """Whether it is a manifest that an import made."""
-    info = read_json(source.path).get("info")
+    try:
+        content = read_json(file)
+    except DataError:
+        return False
+    info = content.get("info") if is_coco(content) else None
     return isinstance(info, dict) and "maskserve" in info
 
 

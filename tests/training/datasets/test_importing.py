@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.importing import ImportOptions, import_labels
 from maskserve.training.datasets.labels import LabelTable
+from tests.training.datasets.coco_files import SQUARE, annotation, write_coco
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
 
 
@@ -261,6 +262,23 @@ def test_a_labelme_file_is_never_overwritten_by_a_manifest(tmp_path: Path) -> No
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+@pytest.mark.parametrize("kind", ["labelme", "coco", "notes"])
+def test_what_no_import_made_is_neither_replaced_nor_taken_away(tmp_path: Path, name: str, kind: str) -> None:
+    folder = _many(tmp_path / "out/batch")
+    path = tmp_path / "out" / f"{name}.json"
+    if kind == "labelme":
+        write_labelme(tmp_path / "out" / name, [square("cat")])
+    elif kind == "coco":
+        write_coco(path, [annotation(1, [SQUARE])])
+    else:
+        path.write_text("[1]")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="is not of an earlier import and would be overwritten"):
+        import_labels([folder], tmp_path / "out")
+    assert {p.name: p.read_bytes() for p in path.parent.glob("*.json")} == {path.name: before}
+
+
 @pytest.mark.kit
 def test_labelme_own_example_gives_the_objects_that_labelme_expects(kit: Path, tmp_path: Path) -> None:
     folder = kit / "datasets/labelme-examples"
@@ -292,8 +310,8 @@ def test_the_pets_keep_their_own_split_and_match_their_coco_file(kit: Path, tmp_
     theirs = {Path(i["file_name"]).name: i["id"] for i in expected["images"]}
     boxes = {a["image_id"]: a["bbox"] for a in expected["annotations"]}
     manifest = _manifest(tmp_path, "test")
-    for image, annotation in zip(manifest["images"], manifest["annotations"], strict=True):
-        assert annotation["bbox"] == pytest.approx(boxes[theirs[Path(image["file_name"]).name]], abs=1.5)
+    for image, found in zip(manifest["images"], manifest["annotations"], strict=True):
+        assert found["bbox"] == pytest.approx(boxes[theirs[Path(image["file_name"]).name]], abs=1.5)
 
 
 @pytest.mark.kit
