@@ -70,10 +70,19 @@ def _by_path(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Source]]]:
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist; name a folder or a file with labelme, COCO or VIA labels.")
-    named = [path.name if path.is_dir() else stated_split(path) for path in paths]
-    stated = named if "train" in named and all(name in SPLITS for name in named) else [None] * len(named)
-    for path, split in zip(paths, stated, strict=True):
+    for path, split in zip(paths, _stated_splits(paths), strict=True):
         yield path, list(_in_folder(path, split) if path.is_dir() else _named(path, split))
+
+
+def _stated_splits(paths: Sequence[Path]) -> list[str | None]:
+    """Of each path, None for those that are to be dealt out.
+
+    Names count where a training split and another one are named, or nothing but a training split.
+    """
+    named = [path.name if path.is_dir() else stated_split(path) for path in paths]
+    splits = {name for name in named if name in SPLITS}
+    kept = "train" in splits and (len(splits) > 1 or splits == set(named))
+    return [name if kept and name in SPLITS else None for name in named]
 
 
 def _named(file: Path, split: str | None) -> Iterator[Source]:

@@ -93,6 +93,16 @@ def test_copies_of_one_photo_stay_in_one_split(tmp_path: Path) -> None:
     assert all((str(n) in test) == (str(n + 1) in test) for n in range(0, 10, 2))
 
 
+def test_a_copy_of_a_photo_whose_split_is_stated_goes_there_too(tmp_path: Path) -> None:
+    for split, seeds in (("train", range(4)), ("test", range(4, 8)), ("new", range(4, 12))):
+        for seed in seeds:
+            write_labelme(tmp_path / split / f"{split}{seed}", [square("cat")], photo=photo_bytes(seed=seed))
+    folders = [tmp_path / split for split in ("train", "test", "new")]
+    import_labels(folders, tmp_path / "out", ImportOptions(test_fraction=0))
+    test = [Path(image["file_name"]).stem for image in _manifest(tmp_path / "out", "test")["images"]]
+    assert test == [f"test{seed}" for seed in range(4, 8)] + [f"new{seed}" for seed in range(4, 8)]
+
+
 def test_sizes_are_those_after_exif_orientation(tmp_path: Path) -> None:
     write_labelme(tmp_path / "in/a", [square("cat")], size=(80, 60), photo=photo_bytes((60, 80), orientation=6))
     import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))

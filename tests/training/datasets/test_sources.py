@@ -74,6 +74,16 @@ def test_coco_files_with_split_names_keep_them_and_others_are_dealt_out(tmp_path
     assert _found(tmp_path) == [("instances_test.json", "coco", "test"), ("instances_train.json", "coco", "train")]
 
 
+def test_splits_that_are_named_one_by_one_stay_when_other_photos_are_named_too(tmp_path: Path) -> None:
+    for name in ("train", "test", "new", "more/train", "more/test"):
+        write_labelme(tmp_path / name / name.replace("/", "_"), [square("cat")])
+    train, test = (write_coco(tmp_path / f"{n}.json", [annotation(1, [SQUARE])]) for n in ("train", "test"))
+    folders = [tmp_path / name for name in ("train", "test", "new", "more")]
+    assert [split for *_, split in _found(*folders)] == ["train", "test", None, "test", "train"]
+    assert [split for *_, split in _found(train, test, tmp_path / "new")] == ["train", "test", None]
+    assert [split for *_, split in _found(tmp_path / "train", tmp_path / "new")] == [None, None]
+
+
 def test_a_folder_for_each_split_with_its_own_coco_file_keeps_the_split(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         write_coco(tmp_path / split / "_annotations.coco.json", [annotation(1, [SQUARE])])
