@@ -31,7 +31,7 @@ from maskserve.training.datasets.findings import Finding, Where
 from maskserve.training.datasets.labels import SKIPPED_LABELS, LabelTable
 from maskserve.training.datasets.manifest import Manifest, load_manifest
 from maskserve.training.datasets.photos import decode_photo, photo_size, pixel_hash
-from maskserve.training.datasets.sources import Source, find_labelme
+from maskserve.training.datasets.sources import Source, find_labelme, is_hidden
 from maskserve.training.datasets.survey import Photo, Survey, Thing, ordered
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -137,7 +137,7 @@ def _unlabelled(ledger: Ledger) -> Iterator[Finding]:
     """Photos that no labelme file names: labelme writes none as long as nothing is drawn."""
     for folder in ledger.folders:
         photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-        bare = [photo for photo in photos if photo.resolve() not in ledger.named]
+        bare = [p for p in photos if p.resolve() not in ledger.named and not is_hidden(p, folder)]
         if bare:
             first = bare[0].relative_to(folder)
             text = f"photos without labelme JSON are not used; there are {len(bare)}, the first is {first}"

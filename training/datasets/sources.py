@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from maskserve.training.datasets.findings import Finding, Where
 from maskserve.training.datasets.labelme import is_labelme
 from maskserve.training.datasets.via import is_via
 
-LabelFormat = Literal["labelme", "via", "coco"]
+LabelFormat = Literal["labelme", "via", "coco", "unreadable"]
 FORMATS: tuple[LabelFormat, ...] = ("labelme", "via", "coco")
 """Where a folder holds several, the first of them is imported: the others were most likely made from it."""
 TITLES = {"labelme": "labelme", "via": "VIA", "coco": "COCO"}
@@ -31,7 +31,8 @@ class Source:
 def find_labels(paths: Sequence[Path]) -> tuple[list[Source], list[Finding]]:
     """The label files that are named or lie below the folders, sorted in each; other JSON files are passed over.
 
-    In a folder with labels in several formats only one of them is taken, see `FORMATS`, and a finding says so.
+    In a folder with labels in several formats only one of them is taken, see `FORMATS`, and a finding says so. JSON
+    that cannot be read counts as labelme, so that reading it says what is wrong; beside other formats it is a finding.
 
     Raises:
         DataError: a path is missing or has no labels.
@@ -71,7 +72,16 @@ def _by_path(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Source]]]:
         if not path.exists():
             raise DataError(f"{path} does not exist; name a folder or a file with labelme, COCO or VIA labels.")
     for path, split in zip(paths, _stated_splits(paths), strict=True):
-        yield path, list(_in_folder(path, split) if path.is_dir() else _named(path, split))
+        yield path, list(_told_apart(_in_folder(path, split) if path.is_dir() else _named(path, split)))
+
+
+def _told_apart(found: Iterable[Source]) -> Iterator[Source]:
+    """What cannot be read is a broken labelme file, unless all that can be read is of another format."""
+    found = list(found)
+    readable = {source.format for source in found} - {"unreadable"}
+    for source in found:
+        broken = source.format == "unreadable" and (not readable or "labelme" in readable)
+        yield replace(source, format="labelme") if broken else source
 
 
 def _stated_splits(paths: Sequence[Path]) -> list[str | None]:
@@ -92,9 +102,14 @@ def _named(file: Path, split: str | None) -> Iterator[Source]:
 
 
 def _in_folder(folder: Path, split: str | None) -> Iterator[Source]:
-    """Of COCO files only those with the splits' usual names, where there are such: COCO's own come with others."""
+    """Of COCO files only those with the splits' usual names, where there are such: COCO's own come with others.
+
+    Hidden files and folders are not looked at: settings of editors, and what macOS puts beside a file ("._a.json").
+    """
     usual = {file: name for name, file in split_files(folder).items()}
     for file in sorted(folder.rglob("*.json")):
+        if is_hidden(file, folder):
+            continue
         kind = _format(file)
         if kind == "coco" and "train" in usual.values():
             if file in usual:
@@ -111,12 +126,16 @@ def _split_inside(folder: Path, file: Path) -> str | None:
     return top if top in SPLITS else None
 
 
+def is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a name on the way from the folder to the file begins with a dot."""
+    return any(name.startswith(".") for name in file.relative_to(folder).parts)
+
+
 def _format(file: Path) -> LabelFormat | None:
-    """A file's format; a broken JSON counts as labelme, so that reading it says what is wrong."""
     try:
         content = read_json(file)
     except DataError:
-        return "labelme"
+        return "unreadable"
     if is_labelme(content):
         return "labelme"
     return "via" if is_via(content) else "coco" if is_coco(content) else None
@@ -133,9 +152,14 @@ def is_ours(file: Path) -> bool:
 
 
 def _left_out(folder: Path, kind: LabelFormat, others: Sequence[Source]) -> Iterator[Finding]:
-    if others:
-        names = ", ".join(f"{source.path.relative_to(folder)} ({TITLES[source.format]})" for source in others[:3])
-        text = f"labels in {TITLES[kind]}'s format are taken; left out: {names}{', …' if others[3:] else ''}"
+    known = [source for source in others if source.format in FORMATS]
+    if known:
+        names = ", ".join(f"{source.path.relative_to(folder)} ({TITLES[source.format]})" for source in known[:3])
+        text = f"labels in {TITLES[kind]}'s format are taken; left out: {names}{', …' if known[3:] else ''}"
         yield Finding(
             "warning", "other-format", Where(str(folder)), f"{text}; to take those, name the files themselves"
         )
+    for source in others:
+        if source.format not in FORMATS:
+            text = "is not readable JSON and was left out; if it holds labels, save it again or name it itself"
+            yield Finding("warning", "broken-file", Where(str(source.path)), text)

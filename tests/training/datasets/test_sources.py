@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskserve.protos.errors import DataError
+from maskserve.training.datasets.check import check
 from maskserve.training.datasets.coco import stated_split
 from maskserve.training.datasets.importing import ImportOptions, import_labels
 from maskserve.training.datasets.sources import find_labels
@@ -55,6 +56,24 @@ def test_of_a_folder_with_two_formats_labelme_is_taken_and_the_rest_is_told(tmp_
     assert [source.path.name for source in sources] == ["b.json"]
     assert left.code == "other-format"
     assert "x.json (COCO)" in left.message
+
+
+def test_hidden_files_and_folders_are_not_looked_at(tmp_path: Path) -> None:
+    write_labelme(tmp_path / ".set/b", [square("cat")])
+    for name in (".vscode/settings.json", "._b.json", "._b.jpg"):
+        (tmp_path / ".set" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / ".set" / name).write_bytes(b"\0\5\x16\7Mac OS X")
+    assert _found(tmp_path / ".set") == [("b.json", "labelme", None)]
+    assert {finding.code for finding in check([tmp_path / ".set"]).findings} == {"class-imbalance"}
+
+
+def test_json_that_cannot_be_read_does_not_decide_the_format(tmp_path: Path) -> None:
+    write_coco(tmp_path / "x.json", [annotation(1, [SQUARE])])
+    (tmp_path / "tsconfig.json").write_text("{ // a comment\n}")
+    assert _found(tmp_path) == [("x.json", "coco", None)]
+    (finding,) = import_labels([tmp_path], tmp_path / "out", ImportOptions(test_fraction=0)).warnings
+    assert (finding.level, finding.code) == ("warning", "broken-file")
+    assert finding.where.file.endswith("tsconfig.json")
 
 
 def test_manifests_of_an_earlier_import_beside_labelme_files_are_no_news(tmp_path: Path) -> None:
