@@ -16,6 +16,8 @@ from maskserve.training.datasets.via import is_via
 LabelFormat = Literal["labelme", "via", "coco", "unreadable"]
 FORMATS: tuple[LabelFormat, ...] = ("labelme", "via", "coco")
 """Where a folder holds several, the first of them is imported: the others were most likely made from it."""
+FOLDERS = {**{split: split for split in SPLITS}, "valid": "val"}
+"""A folder's name ─▶ its split; Roboflow calls it `valid`."""
 TITLES = {"labelme": "labelme", "via": "VIA", "coco": "COCO"}
 
 
@@ -89,10 +91,10 @@ def _stated_splits(paths: Sequence[Path]) -> list[str | None]:
 
     Names count where a training split and another one are named, or nothing but a training split.
     """
-    named = [path.name if path.is_dir() else stated_split(path) for path in paths]
-    splits = {name for name in named if name in SPLITS}
+    named = [FOLDERS.get(path.name) if path.is_dir() else stated_split(path) for path in paths]
+    splits = set(named) - {None}
     kept = "train" in splits and (len(splits) > 1 or splits == set(named))
-    return [name if kept and name in SPLITS else None for name in named]
+    return named if kept else [None] * len(named)
 
 
 def _named(file: Path, split: str | None) -> Iterator[Source]:
@@ -120,10 +122,9 @@ def _in_folder(folder: Path, split: str | None) -> Iterator[Source]:
 
 def _split_inside(folder: Path, file: Path) -> str | None:
     """The split of a file in a folder that has train/ and test/ or val/ in it."""
-    if not (folder / "train").is_dir() or not any((folder / s).is_dir() for s in SPLITS[1:]):
+    if not (folder / "train").is_dir() or not any((folder / s).is_dir() for s in FOLDERS if s != "train"):
         return None
-    top = file.relative_to(folder).parts[0]
-    return top if top in SPLITS else None
+    return FOLDERS.get(file.relative_to(folder).parts[0])
 
 
 def is_hidden(file: Path, folder: Path) -> bool:

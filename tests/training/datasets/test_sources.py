@@ -93,6 +93,14 @@ def test_coco_files_with_split_names_keep_them_and_others_are_dealt_out(tmp_path
     assert _found(tmp_path) == [("instances_test.json", "coco", "test"), ("instances_train.json", "coco", "train")]
 
 
+@pytest.mark.parametrize("val", ["val", "valid"])
+def test_labelme_folders_called_val_or_valid_are_for_validation(tmp_path: Path, val: str) -> None:
+    for name in ("train", val):
+        write_labelme(tmp_path / name / "a", [square("cat")])
+    expected = [("a.json", "labelme", "train"), ("a.json", "labelme", "val")]
+    assert _found(tmp_path) == _found(tmp_path / "train", tmp_path / val) == expected
+
+
 def test_splits_that_are_named_one_by_one_stay_when_other_photos_are_named_too(tmp_path: Path) -> None:
     for name in ("train", "test", "new", "more/train", "more/test"):
         write_labelme(tmp_path / name / name.replace("/", "_"), [square("cat")])
