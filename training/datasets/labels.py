@@ -13,6 +13,7 @@ import csv
 import difflib
 import io
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +47,14 @@ class LabelTable:
         return self.classes.get(label, label) or IGNORED_LABEL
 
     def corrected(self, label: str) -> str:
-        """`class_of`, also of a misspelling, when there is only one label in the table that it can be of."""
-        if label in self.classes:
-            return self.class_of(label)
-        close = closest(label, self.classes, count=2)
-        if len(close) == 1 or (close and spelling_key(close[0]) == spelling_key(label)):
-            return self.class_of(close[0])
-        return label
+        """`class_of`, also of a misspelling, when there is only one class that can be meant."""
+        return self.class_of(self.meant(label))
+
+    def meant(self, label: str) -> str:
+        """The label of the table that this one is or is a misspelling of, itself when several classes can be meant."""
+        candidates = closest(label, self.classes) if label not in self.classes else []
+        classes = {self.class_of(candidate) for candidate in candidates}
+        return candidates[0] if len(classes) == 1 else label
 
 
 def read_label_table(path: Path) -> LabelTable:
@@ -148,12 +150,24 @@ def _classes(path: Path, lines: Iterable[Line]) -> dict[str, str]:
 
 
 def spelling_key(label: str) -> str:
-    """Case, blanks and punctuation do not make two labels."""
-    return re.sub(r"[\W_]+", "", label.casefold())
+    """Case, blanks and punctuation do not make two labels; a number's sign and decimal point do."""
+    folded = label.strip().casefold()
+    return re.sub(r"(?!^[+-]\d|(?<=\d)[.,]\d)[\W_]", "", folded) or folded
 
 
-def closest(label: str, candidates: Iterable[str], count: int = 1) -> list[str]:
-    """The candidates that a label can be a misspelling of, the likeliest first, at most `count`."""
-    by_key = {spelling_key(candidate): candidate for candidate in candidates}
-    close = difflib.get_close_matches(spelling_key(label), list(by_key), n=count, cutoff=CLOSE_SPELLING)
-    return [by_key[key] for key in close]
+def closest(label: str, candidates: Iterable[str]) -> list[str]:
+    """The candidates that a label can be a misspelling of, the likeliest first.
+
+    They differ in case only; if none does, in blanks and punctuation too; if none does, they are similar.
+    """
+    candidates, key = list(candidates), spelling_key(label)
+    in_case = [candidate for candidate in candidates if candidate.casefold() == label.strip().casefold()]
+    if in_case:
+        return in_case
+    by_key: defaultdict[str, list[str]] = defaultdict(list)
+    for candidate in candidates:
+        by_key[spelling_key(candidate)].append(candidate)
+    if key in by_key:
+        return by_key[key]
+    close = difflib.get_close_matches(key, list(by_key), n=len(by_key) or 1, cutoff=CLOSE_SPELLING)
+    return [candidate for near in close for candidate in by_key[near]]

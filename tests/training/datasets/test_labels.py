@@ -94,3 +94,27 @@ def test_a_misspelling_is_corrected_only_when_one_label_can_be_meant(written: st
     classes = {"giant panda": "giant panda", "panda": "giant panda", "cabs": "cabs", "cabx": "cabx", "blurred": ""}
     table = LabelTable(("giant panda", "cabs", "cabx"), classes)
     assert table.corrected(written) == became
+
+
+@pytest.mark.parametrize(
+    ("names", "written", "became"),
+    [
+        (("A", "A-"), "a ", "A"),
+        (("A", "A-"), "a-", "A-"),
+        (("A", "A-"), "A+", "A+"),
+        (("bolt_1.0", "bolt_10"), "bolt 1.0", "bolt_1.0"),
+        (("bolt_1.0", "bolt_10"), "bolt-10", "bolt_10"),
+        (("1", "2", "10"), "1.0", "1.0"),
+        (("1", "2", "10"), "-1", "-1"),
+        (("+", "cat"), "-", "-"),
+    ],
+)
+def test_classes_that_differ_in_punctuation_are_not_taken_for_each_other(
+    names: tuple[str, ...], written: str, became: str
+) -> None:
+    assert LabelTable.of_names(names).corrected(written) == became
+
+
+def test_two_labels_of_one_class_can_both_be_meant() -> None:
+    table = LabelTable(("cat",), {"kitten 1": "cat", "kitten 2": "cat"})
+    assert table.corrected("kitten_3") == "cat"
