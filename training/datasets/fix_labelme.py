@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -60,6 +61,8 @@ class _Mender:
         self.digest = ""
         self.changes: list[Change] = []
         self.new_groups: Iterator[int] = count()
+        self.groups: defaultdict[tuple[str, object], dict[str, object]] = defaultdict(dict)
+        """Class and group of before ─▶ what the label meant ─▶ the object's group."""
 
     def mended(self, folder: Path) -> bytes:
         """The content for the file's place in `folder`; a file that cannot be read is kept as it is."""
@@ -101,6 +104,9 @@ class _Mender:
         """The shapes that one becomes: none, itself, or its parts."""
         label = self._label(shape)
         kept = raw if label == shape.label else raw | {"label": label}
+        group = self._group(shape, label)
+        if group != shape.group_id:
+            kept = kept | {"group_id": group}
         if frame:
             kept = kept | {"points": _as_json(frame.points(shape.points))}
         if label in SKIPPED_LABELS or shape.kind not in labelme.AREA_SHAPES or size is None:
@@ -127,6 +133,15 @@ class _Mender:
             code = "relabelled" if shape.label in self.labels.classes else "unknown-label"
             self._note(code, shape, f"the label {shape.label!r} became {label!r}")
         return label
+
+    def _group(self, shape: Shape, label: str) -> object:
+        """The group of a shape that gets this label: a new one where an object of another label already has both."""
+        if self.labels is None or shape.group_id is None or label in SKIPPED_LABELS:
+            return shape.group_id
+        meant, taken = self.labels.meant(shape.label), self.groups[label, shape.group_id]
+        if meant not in taken:
+            taken[meant] = next(self.new_groups) if taken else shape.group_id
+        return taken[meant]
 
     def _polygons(self, raw: Json, shape: Shape, parts: Sequence[Polygon]) -> Iterator[Json]:
         """One polygon, or several that a `group_id` holds together."""

@@ -100,6 +100,17 @@ def test_the_parts_of_one_shape_stay_one_object(tmp_path: Path) -> None:
     assert load_manifest(tmp_path / "set/train.json").instances == {"cat": 1, "dog": 1}
 
 
+def test_objects_of_one_group_whose_labels_become_the_same_stay_apart(tmp_path: Path) -> None:
+    labels = ["puppy, small", "dog", "puppy, smal", "dog", "cat"]
+    shapes = [square(label, 15 * x, group_id=1) for x, label in enumerate(labels)]
+    fixed, _ = _fixed_shapes(tmp_path, [*shapes, square("dog", side=5, group_id=2)])
+    assert [(shape["label"], shape["group_id"]) for shape in fixed["shapes"]] == [
+        *[("dog", 1), ("dog", 3), ("dog", 1), ("dog", 3), ("cat", 1), ("dog", 2)]
+    ]
+    import_labels([tmp_path / "out"], tmp_path / "set")
+    assert load_manifest(tmp_path / "set/train.json").instances == {"cat": 1, "dog": 3}
+
+
 def test_a_circle_over_the_edge_becomes_a_polygon_and_one_inside_stays(tmp_path: Path) -> None:
     circles = [{"label": "cat", "points": [[x, 30], [x + 9, 30]], "shape_type": "circle"} for x in (40, 78)]
     fixed, _ = _fixed_shapes(tmp_path, circles)
