@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import shapely
@@ -14,6 +14,7 @@ Polygon = list[tuple[float, float]]
 SMALLEST_AREA_PX = 1e-6
 DECIMALS = 2
 """Coordinates are kept to a hundredth of a pixel; what has no area then never had one."""
+GRID_PX = 10.0**-DECIMALS
 ROUND_CORNERS = 48
 """A circle or ellipse becomes a polygon of so many corners."""
 
@@ -56,8 +57,23 @@ def clip(outline: Polygon, size: tuple[int, int]) -> list[Polygon]:
     if all(0 <= x <= width and 0 <= y <= height for x, y in outline):
         return [outline]
     cut = shapely.make_valid(ShapelyPolygon(outline)).intersection(shapely.box(0, 0, width, height))
-    parts = shapely.get_parts(shapely.get_parts(cut))
-    return [o for p in parts if p.geom_type == "Polygon" and has_area(o := rounded(p.exterior.coords[:-1]))]
+    parts = [part for part in shapely.get_parts(shapely.get_parts(cut)) if part.geom_type == "Polygon"]
+    outlines = [rounded(whole.exterior.coords[:-1]) for part in parts for whole in without_holes(part)]
+    return [outline for outline in outlines if has_area(outline)]
+
+
+def without_holes(piece: ShapelyPolygon) -> Iterator[ShapelyPolygon]:
+    """Divided by upright cuts through its holes: neither labelme nor COCO polygons have any."""
+    if not piece.interiors:
+        yield piece
+        return
+    x_min, y_min, x_max, y_max = piece.bounds
+    cut = round(ShapelyPolygon(piece.interiors[0]).centroid.x, DECIMALS)
+    for side in (shapely.box(x_min, y_min, cut, y_max), shapely.box(cut, y_min, x_max, y_max)):
+        halves = shapely.get_parts(shapely.set_precision(piece.intersection(side), GRID_PX))
+        for half in halves:
+            if half.geom_type == "Polygon" and half.area > GRID_PX:
+                yield from without_holes(half)
 
 
 def clip_all(outlines: Iterable[Polygon], size: tuple[int, int]) -> tuple[Polygon, ...]:

@@ -14,9 +14,8 @@ import shapely
 from shapely.geometry import Polygon as ShapelyPolygon
 
 from maskserve.training.datasets.findings import OUTSIDE_TOLERANCE_PX, lies_outside, reach_beyond_px
-from maskserve.training.datasets.geometry import Polygon, has_area
+from maskserve.training.datasets.geometry import GRID_PX, Polygon, has_area, rounded, without_holes
 
-GRID_PX = 0.01
 SMALLEST_PART = 0.01
 """Of the outline's area: smaller loops come from a hand that trembled."""
 DONE = {
@@ -79,22 +78,4 @@ def _parts(shape: shapely.Geometry) -> Iterator[Polygon]:
     pieces = [p for p in shapely.get_parts(shapely.get_parts(shape)) if p.geom_type == "Polygon"]
     for piece in pieces:
         if 0 < piece.area >= SMALLEST_PART * shape.area:
-            yield from (_points(whole) for whole in _without_holes(piece))
-
-
-def _points(piece: ShapelyPolygon) -> Polygon:
-    return [(round(x, 2), round(y, 2)) for x, y in list(piece.exterior.coords)[:-1]]
-
-
-def _without_holes(piece: ShapelyPolygon) -> Iterator[ShapelyPolygon]:
-    """Divided by upright cuts through its holes: neither labelme nor COCO polygons have any."""
-    if not piece.interiors:
-        yield piece
-        return
-    x_min, y_min, x_max, y_max = piece.bounds
-    cut = round(ShapelyPolygon(piece.interiors[0]).centroid.x, 2)
-    for side in (shapely.box(x_min, y_min, cut, y_max), shapely.box(cut, y_min, x_max, y_max)):
-        halves = shapely.get_parts(shapely.set_precision(piece.intersection(side), GRID_PX))
-        for half in halves:
-            if half.geom_type == "Polygon" and half.area > GRID_PX:
-                yield from _without_holes(half)
+            yield from (rounded(whole.exterior.coords[:-1]) for whole in without_holes(piece))

@@ -145,6 +145,15 @@ def test_a_self_crossing_polygon_that_reaches_outside_is_cut_too(tmp_path: Path)
     assert len(annotation["segmentation"]) == 2
 
 
+@pytest.mark.parametrize("left", [0, -0.4, -9])
+def test_a_hole_that_is_drawn_with_a_bridge_stays_one_at_the_photos_edge_too(tmp_path: Path, left: float) -> None:
+    frame = [[left, 2], [40, 2], [40, 40], [left, 40], [left, 2], [10, 10], [10, 30], [30, 30], [30, 10], [10, 10]]
+    write_labelme(tmp_path / "in/a", [square("cat", points=frame)])
+    import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
+    (annotation,) = _manifest(tmp_path / "out")["annotations"]
+    assert (annotation["bbox"], annotation["area"]) == ([0, 2, 40, 38], pytest.approx(40 * 38 - 20 * 20, abs=25))
+
+
 def test_shapes_without_area_are_left_out_and_told(tmp_path: Path) -> None:
     line = {"label": "cat", "points": [[1, 1], [9, 9]], "shape_type": "line"}
     flat = square("cat", points=[[1, 1], [9, 9], [5, 5]])
