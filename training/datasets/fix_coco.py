@@ -17,7 +17,7 @@ from maskserve.training.datasets.check_coco import wrong_box
 from maskserve.training.datasets.coco import image_root, read_coco
 from maskserve.training.datasets.findings import Where
 from maskserve.training.datasets.frames import FrameChange, frame_change
-from maskserve.training.datasets.geometry import Polygon, coco_geometry, compressed, pairs
+from maskserve.training.datasets.geometry import DECIMALS, Polygon, bounding_box, coco_geometry, compressed, pairs
 from maskserve.training.datasets.labelme_writer import relative_name
 from maskserve.training.datasets.labels import SKIPPED_LABELS, LabelTable
 from maskserve.training.datasets.photos import decode_photo, orientation, pixel_hash
@@ -106,14 +106,16 @@ class _Mender:
         stated, real = (int(image["height"]), int(image["width"])), pixels.shape[:2]
         if stated == real or any(isinstance(a.get("segmentation"), dict) or "keypoints" in a for a in annotations):
             return None
-        points = [point for a in annotations for outline in _outlines(a) for point in outline]
+        points = [point for a in annotations for outline in _outlines(a) or [_corners(a)] for point in outline]
         return frame_change(stated, real, orientation(data), points)
 
     def _mend_annotation(self, annotation: Json, size: tuple[int, int], frame: FrameChange | None) -> bool:
         """Whether it is kept."""
         segmentation, name = annotation.get("segmentation"), self.names[annotation["category_id"]]
-        if not segmentation:
-            return True  # an object without a mask is a person's to draw
+        if not segmentation:  # its mask is a person's to draw
+            if frame and not frame.only_size:
+                annotation |= _moved_box(annotation, frame)
+            return True
         if isinstance(segmentation, dict):
             return self._mend_rle(annotation, segmentation, size, name)
         repaired = [repair(frame.points(outline) if frame else outline, size) for outline in _outlines(annotation)]
@@ -209,3 +211,15 @@ class _Mender:
 def _outlines(annotation: Mapping[str, Any]) -> list[Polygon]:
     segmentation = annotation.get("segmentation")
     return [pairs(flat) for flat in segmentation] if isinstance(segmentation, list) else []
+
+
+def _corners(annotation: Mapping[str, Any]) -> Polygon:
+    """Two opposite ones of its box."""
+    x, y, width, height = annotation["bbox"]
+    return [(x, y), (x + width, y + height)]
+
+
+def _moved_box(annotation: Mapping[str, Any], frame: FrameChange) -> Json:
+    """`bbox` and `area` of an annotation without a mask, in the photo's frame."""
+    x, y, width, height = bounding_box([frame.points(_corners(annotation))])
+    return {"bbox": [x, y, round(width, DECIMALS), round(height, DECIMALS)], "area": round(width * height, DECIMALS)}

@@ -280,6 +280,17 @@ def test_a_manifests_labels_are_scaled_with_their_photo(
     assert _left(tmp_path / "out") == set()
 
 
+@pytest.mark.parametrize(("orientation", "box"), [(1, [20, 20, 40, 10]), (6, [90, 20, 10, 40])])
+def test_a_box_without_a_mask_goes_along_with_the_others(tmp_path: Path, orientation: int, box: list[int]) -> None:
+    folder = _dataset(tmp_path)
+    _change(folder / "train.json", {"segmentation": [], "bbox": [10, 10, 20, 5], "area": 100})
+    image = _json(folder / "train.json")["images"][0]
+    (folder / image["file_name"]).write_bytes(photo_bytes((120, 160), orientation=orientation))
+    fix(folder, tmp_path / "out")
+    annotation = _json(tmp_path / "out/train.json")["annotations"][0]
+    assert (annotation["bbox"], annotation["area"]) == (box, 400)
+
+
 def test_classes_are_merged_in_all_splits_alike(tmp_path: Path) -> None:
     folder = _dataset(tmp_path)
     for split in ("train", "test"):
