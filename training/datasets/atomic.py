@@ -14,13 +14,15 @@ from pathlib import Path
 def landing(folder: Path) -> Iterator[Path]:
     """A temporary folder whose files move into `folder` when the block succeeds; when it raises they are gone.
 
-    Files of the same names are replaced, others in `folder` stay.
+    Files of the same names are replaced, others in `folder` stay. It lies in `folder` where that exists, which may be a
+    mount or in a folder that is not to be written to, else beside it.
     """
-    parent = folder.resolve().parent
+    folder = folder.resolve()
+    parent = folder if folder.is_dir() else folder.parent
     made = next((p for p in reversed([parent, *parent.parents]) if not p.exists()), None)
     parent.mkdir(parents=True, exist_ok=True)
     try:
-        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+        staged = _hidden_folder(parent)
         try:
             yield staged
             _move(staged, folder)
@@ -30,6 +32,13 @@ def landing(folder: Path) -> Iterator[Path]:
         if made is not None:
             _remove_empty(made)
         raise
+
+
+def _hidden_folder(parent: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=".maskserve-", dir=parent))
+    except OSError as error:  # of a name that nobody has given
+        raise OSError(error.errno, error.strerror, str(parent)) from None
 
 
 def _move(staged: Path, folder: Path) -> None:

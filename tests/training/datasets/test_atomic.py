@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,31 @@ def test_files_land_beside_others_and_replace_their_namesakes(tmp_path: Path) ->
         (staged / "deep/y").write_text("y")
     assert {p.name for p in (tmp_path / "t").rglob("*")} == {"old", "x", "deep", "y"}
     assert (tmp_path / "t/x").read_text() == "after"
+
+
+def test_a_folder_that_exists_needs_nothing_of_the_one_that_it_lies_in(tmp_path: Path) -> None:
+    target = tmp_path / "mount"
+    target.mkdir()
+    (target / "old").write_text("old")
+    before = tmp_path.stat().st_mtime_ns
+    with landing(target) as staged:
+        (staged / "deep").mkdir()
+        (staged / "deep/y").write_text("y")
+        assert [path.name for path in tmp_path.iterdir()] == ["mount"]
+    assert {p.name for p in target.rglob("*")} == {"old", "deep", "y"}
+    assert tmp_path.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(prefix: str, dir: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir / f"{prefix}x"))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(PermissionError) as raised, landing(tmp_path / "t"):
+        pass
+    assert raised.value.filename == str(tmp_path)
 
 
 def test_after_an_error_everything_is_as_before(tmp_path: Path) -> None:
