@@ -62,11 +62,14 @@ def is_coco(content: object) -> bool:
 
 
 def image_root(coco: dict[str, Any], path: Path) -> Path:
-    """The manifest's folder, or where COCO's own layout has the photos: `../train2017` or `../images/train2017`."""
-    name, split = coco["images"][0]["file_name"], path.stem.removeprefix("instances_")
+    """The manifest's folder, or where COCO's own layout has the photos: `../train2017` or `../images/train2017`.
+
+    That is where the first photo lies that is there at all.
+    """
+    names, split = [image["file_name"] for image in coco["images"]], path.stem.removeprefix("instances_")
     above = path.parent.parent
     places = [path.parent, path.parent / "images", above / split, above / "images" / split, above / "images", above]
-    return next((place for place in places if (place / name).is_file()), path.parent)
+    return next((place for name in names for place in places if (place / name).is_file()), path.parent)
 
 
 def read_coco(path: Path) -> dict[str, Any]:

@@ -159,6 +159,13 @@ def test_photos_are_found_where_coco_layouts_have_them(tmp_path: Path, photos: s
     assert Path(dataset_dicts(load_manifest(path))[0]["file_name"]).is_file()
 
 
+def test_photos_are_found_where_the_first_lies_that_is_there(tmp_path: Path) -> None:
+    path = _write(tmp_path / "train.json", _coco())
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/b.jpg").write_bytes(photo_bytes())
+    assert load_manifest(path).image_root == tmp_path.resolve() / "images"
+
+
 def test_splits_with_other_classes_are_refused(tmp_path: Path) -> None:
     _write(tmp_path / "train.json", _coco())
     _write(tmp_path / "test.json", _coco(categories=[{"id": 18, "name": "dog"}, {"id": 3, "name": "cat"}]))
