@@ -105,7 +105,7 @@ def check(
         DataError: when a path does not exist or has no labels at all.
     """
     ledger = Ledger()
-    jobs = [job for path in paths for job in _jobs(path, ledger)]
+    jobs = list(_jobs(paths, ledger))
     for done, job in enumerate(jobs, 1):
         job(ledger)
         on_photo(done, len(jobs))
@@ -119,18 +119,24 @@ def check(
     return Report(len(jobs), tuple(ledger.findings), survey)
 
 
-def _jobs(path: Path, ledger: Ledger) -> Iterator[Job]:
-    files = manifest_files(path)
-    if not files:
-        ledger.folders.append(path)
-        yield from (partial(_check_labelme, source) for source in find_labelme([path]))
+def _jobs(paths: Sequence[Path], ledger: Ledger) -> Iterator[Job]:
+    """Folders with labelme files are looked at together, as an import does it: one may be the split of another."""
+    files_of = {path: manifest_files(path) for path in paths}
+    ledger.folders += (path for path, files in files_of.items() if not files)
+    if ledger.folders:
+        yield from (partial(_check_labelme, source) for source in find_labelme(ledger.folders))
+    for files in files_of.values():
+        manifests = dict(_readable(files, ledger))
+        for split, manifest in manifests.items():
+            yield from _manifest_jobs(manifest, split, ledger)
+
+
+def _readable(files: Mapping[str, Path], ledger: Ledger) -> Iterator[tuple[str, Manifest]]:
     for split, file in files.items():
         try:
-            manifest = load_manifest(file)
+            yield split, load_manifest(file)
         except DataError as error:
             ledger.findings.append(Finding.of_error(error, "broken-file", str(file)))
-            continue
-        yield from _manifest_jobs(manifest, split, ledger)
 
 
 def _unlabelled(ledger: Ledger) -> Iterator[Finding]:

@@ -58,13 +58,14 @@ def find_labelme(paths: Sequence[Path]) -> list[Source]:
     """As `find_labels`, labelme files alone.
 
     Raises:
-        DataError: a path is missing, or there is no labelme file at all.
+        DataError: a path is missing or has no labelme file.
     """
-    found = (source for _, sources in _by_path(paths) for source in sources if source.format == "labelme")
-    labelled = {source.path.resolve(): source for source in found}
-    if not labelled:
-        places = ", ".join(map(str, paths))
-        raise DataError(f"{places}: no labelme JSON files there; label photos with labelme and save beside them.")
+    labelled: dict[Path, Source] = {}
+    for path, sources in _by_path(paths):
+        found = {source.path.resolve(): source for source in sources if source.format == "labelme"}
+        if not found:
+            raise DataError(f"{path}: no labelme JSON files there; label photos with labelme and save beside them.")
+        labelled |= found
     return list(labelled.values())
 
 

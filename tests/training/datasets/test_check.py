@@ -122,6 +122,22 @@ def test_with_a_label_list_every_other_label_is_an_error(tmp_path: Path) -> None
     assert "did you mean" not in report.findings[1].message
 
 
+def test_splits_that_are_named_one_by_one_are_splits(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_labelme(tmp_path / split / split, [square("cat")], photo=photo_bytes(seed=1))
+    (finding,) = _found(check([tmp_path / "train", tmp_path / "test"]))
+    assert finding.code == "duplicate-photo"
+    assert "'train'" in finding.message
+    assert "'test'" in finding.message
+
+
+def test_a_folder_without_labels_is_named_among_others_with_some(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "in/a", [square("cat")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no labelme JSON"):
+        check([tmp_path / "in", tmp_path / "empty"])
+
+
 def test_a_photo_in_two_splits_is_an_error_even_with_other_metadata(tmp_path: Path) -> None:
     write_labelme(tmp_path / "train/a", [square("cat")], photo=photo_bytes(seed=1, orientation=0))
     write_labelme(tmp_path / "train/b", [square("cat")], photo=photo_bytes(seed=2))
