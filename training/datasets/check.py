@@ -24,7 +24,7 @@ from maskserve.training.datasets.check_coco import (
     size_findings,
 )
 from maskserve.training.datasets.check_labelme import labelme_things, photo_findings, shape_findings
-from maskserve.training.datasets.check_labels import label_findings
+from maskserve.training.datasets.check_labels import label_findings, split_findings
 from maskserve.training.datasets.coco import manifest_files, read_coco
 from maskserve.training.datasets.duplicates import duplicate_findings, near_duplicate_findings, picture_hashes
 from maskserve.training.datasets.findings import Finding, Where
@@ -127,6 +127,7 @@ def _jobs(paths: Sequence[Path], ledger: Ledger) -> Iterator[Job]:
         yield from (partial(_check_labelme, source) for source in find_labelme(ledger.folders))
     for files in files_of.values():
         manifests = dict(_readable(files, ledger))
+        ledger.findings += split_findings(manifests)
         for split, manifest in manifests.items():
             yield from _manifest_jobs(manifest, split, ledger)
 

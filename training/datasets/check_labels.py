@@ -1,4 +1,4 @@
-"""Labels of all photos ▶ findings: unknown ones, misspelt ones, and what a label table makes of them."""
+"""Labels of all photos ▶ findings: unknown ones, misspelt ones, what a label table makes of them; splits' classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from maskserve.training.datasets.findings import Finding, Where
 from maskserve.training.datasets.labels import LabelTable, closest, spelling_key
+from maskserve.training.datasets.manifest import Manifest
 
 FAR_COMMONER = 5
 """A label is taken for a misspelling when a similar one occurs this many times as often."""
@@ -28,6 +29,18 @@ def label_findings(places: Sequence[tuple[Where, str]], labels: LabelTable | Non
         if label in suspects:
             text = f"the label {label!r} is rare; did you mean {suspects[label]!r}?"
             yield Finding("warning", "misspelt-label", place, text)
+
+
+def split_findings(manifests: Mapping[str, Manifest]) -> Iterator[Finding]:
+    """Splits whose classes are not those of the training split, in its order: a training refuses them."""
+    for manifest in manifests.values() if "train" in manifests else ():
+        ours, wanted = manifest.class_names, manifests["train"].class_names
+        if ours != wanted:
+            text = (
+                f"has the classes {', '.join(ours)}, but the training split has {', '.join(wanted)}; all splits need "
+                "the same classes in the same order, and `maskserve data import` of their folder makes them so"
+            )
+            yield Finding("error", "split-classes", Where(str(manifest.path)), text)
 
 
 def _unknown(places: Sequence[tuple[Where, str]], labels: LabelTable) -> Iterator[Finding]:

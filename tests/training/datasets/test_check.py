@@ -13,6 +13,7 @@ from maskserve.training.datasets.check import Report, check
 from maskserve.training.datasets.findings import Finding
 from maskserve.training.datasets.importing import import_labels
 from maskserve.training.datasets.labels import LabelTable
+from tests.training.datasets.coco_files import SQUARE, annotation, write_coco
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
 
 
@@ -136,6 +137,17 @@ def test_a_folder_without_labels_is_named_among_others_with_some(tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no labelme JSON"):
         check([tmp_path / "in", tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("classes", [((1, "dog"), (2, "cat")), ((1, "cat"),)])
+def test_splits_with_other_classes_than_the_training_split_are_an_error(
+    tmp_path: Path, classes: tuple[tuple[int, str], ...]
+) -> None:
+    write_coco(tmp_path / "train.json", [annotation(1, [SQUARE])], categories=((1, "cat"), (2, "dog")))
+    path = write_coco(tmp_path / "test.json", [annotation(1, [SQUARE])], photos=("b.jpg",), categories=classes)
+    (finding,) = [finding for finding in check([tmp_path]).findings if finding.code == "split-classes"]
+    assert (finding.level, finding.where.file) == ("error", str(path))
+    assert f"has the classes {', '.join(name for _, name in classes)}, but" in finding.message
 
 
 def test_a_photo_in_two_splits_is_an_error_even_with_other_metadata(tmp_path: Path) -> None:
