@@ -120,7 +120,7 @@ class _Mender:
             self._note(code, shape, f"the {shape.kind} of {label!r}: {text}")
         if not parts:
             return
-        if shape.kind == "rectangle":
+        if shape.kind == "rectangle" and len(shape.points) == 2:
             yield kept | {"points": _as_json(_inside(kept["points"], size))} if codes else kept
         elif codes or (frame and shape.kind == "mask" and not frame.only_size):
             yield from self._polygons(kept, shape, parts)

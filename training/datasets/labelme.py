@@ -28,7 +28,9 @@ from maskserve.training.datasets.example import Instance
 from maskserve.training.datasets.geometry import Polygon, ellipse
 from maskserve.training.datasets.labels import SKIPPED_LABELS
 
-AREA_SHAPES = frozenset({"polygon", "rectangle", "circle", "mask"})
+OUTLINES = frozenset({"polygon", "oriented_rectangle", "rotation"})
+"""Shapes whose points are their corners; X-AnyLabeling calls an oriented rectangle `rotation`."""
+AREA_SHAPES = OUTLINES | {"rectangle", "circle", "mask"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def _stated_size(path: Path, content: Mapping[str, Any]) -> tuple[int, int] | No
 
 def polygons(shape: Shape) -> list[Polygon]:
     """A shape's outlines; none for shapes without area (points, lines) and for ones with too few points."""
-    if shape.kind == "polygon":
+    # X-AnyLabeling writes all four corners of a rectangle, labelme two that are opposite
+    if shape.kind in OUTLINES or (shape.kind == "rectangle" and len(shape.points) > 2):
         return [list(shape.points)] if len(shape.points) >= 3 else []
     if len(shape.points) < 2 or shape.kind not in AREA_SHAPES:
         return []

@@ -78,6 +78,11 @@ def test_a_good_labelme_file_is_the_same_but_for_where_its_photo_lies(tmp_path: 
             "outside-image",
             [[[60, 5], [80, 9]]],
         ),
+        (
+            square("cat", 70, 10, 20, shape_type="rectangle"),
+            "outside-image",
+            [[[70, 30], [80, 30], [80, 10], [70, 10]]],
+        ),
         ({"label": "cat", "points": [[4, 4], [4, 9]], "shape_type": "rectangle"}, "empty-polygon", []),
         ({"label": "cat", "points": [[4, 4], [4, 4]], "shape_type": "circle"}, "empty-polygon", []),
     ],

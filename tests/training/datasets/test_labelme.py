@@ -37,6 +37,18 @@ def test_a_rectangle_is_the_box_between_its_corners_in_any_order(
     assert Polygon(outline).area == pytest.approx(abs(one[0] - two[0]) * abs(one[1] - two[1]))
 
 
+@pytest.mark.parametrize(
+    ("kind", "corners"),
+    [
+        ("rectangle", [(5.0, 5.0), (30.0, 5.0), (30.0, 25.0), (5.0, 25.0)]),
+        ("rotation", [(20.0, 5.0), (35.0, 20.0), (20.0, 35.0), (5.0, 20.0)]),
+        ("oriented_rectangle", [(20.0, 5.0), (35.0, 20.0), (20.0, 35.0), (5.0, 20.0)]),
+    ],
+)
+def test_a_rectangle_with_four_corners_goes_around_them(kind: str, corners: list[tuple[float, float]]) -> None:
+    assert polygons(_shape(kind, *corners)) == [corners]
+
+
 @settings(deadline=None)
 @given(points, st.floats(1, 300), st.floats(0, 2 * math.pi))
 def test_a_circle_is_a_polygon_around_its_first_point(centre: tuple[float, float], radius: float, turn: float) -> None:
