@@ -103,6 +103,8 @@ def _shape(path: Path, index: int, shape: Any) -> Shape:
         kind, bitmap = str(shape.get("shape_type") or "polygon"), shape.get("mask")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise DataError(f"{path}: shape {index} has no label or no list of [x, y] points; draw it again.") from None
+    if shape["label"] is None or not label.strip():
+        raise DataError(f"{path}: shape {index} has an empty label; give it a name.")
     if not all(math.isfinite(v) for point in points for v in point):
         raise DataError(f"{path}: shape {index} ({label}) has a point that is not a number; draw it again.")
     if not isinstance(group_id, int | str | None) or not isinstance(bitmap, str | None):

@@ -116,6 +116,8 @@ def test_the_photo_on_disk_goes_before_the_embedded_one(tmp_path: Path) -> None:
     ("shape", "says"),
     [
         ({"points": [[0, 0], [1, 0], [1, 1]]}, "shape 0 has no label"),
+        (square(" "), "shape 0 has an empty label"),
+        (square("") | {"label": None}, "shape 0 has an empty label"),
         ({"label": "cat", "points": [[0, 0], [1]]}, "shape 0 has no label or no list of"),
         ({"label": "cat", "points": [[0, 0], [1, float("nan")], [1, 1]]}, "not a number"),
         ("cat", "shape 0"),
