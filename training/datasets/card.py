@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,8 +30,9 @@ from maskserve.training.datasets.survey import Survey, Thing, ordered
 TEMPLATES = Path(__file__).parents[1] / "templates"
 NO_SPLIT = "all"
 """Where the user's folders say nothing of splits."""
-COCO_SIZES = {"small": 32.0**2, "medium": 96.0**2, "large": inf}
-"""px² in the photo as it is, below which an object is small, medium or large: COCO's evaluation."""
+COCO_EDGES = (32**2, 96**2)
+COCO_SIZES = ("small", "medium", "large")
+"""Of objects, below, between and from these px² on in the photo as it is: COCO's evaluation."""
 SHARE_EDGES = (0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)
 """Of an object's share of its photo's area."""
 COUNT_EDGES = (0, 1, 2, 3, 5, 9, 17, 33, inf)
@@ -109,7 +111,7 @@ def _data_hash(path: Path, survey: Survey) -> str:
 
 
 def _coco_sizes(things: Iterable[Thing]) -> dict[str, int]:
-    counts = Counter(next(name for name, below in COCO_SIZES.items() if thing.area_px < below) for thing in things)
+    counts = Counter(COCO_SIZES[bisect(COCO_EDGES, thing.area_px)] for thing in things)
     return {name: counts[name] for name in COCO_SIZES}
 
 

@@ -12,6 +12,7 @@ from maskserve.training.datasets.card import Card, card_page, data_card
 from maskserve.training.datasets.check import check
 from maskserve.training.datasets.importing import import_labels
 from maskserve.training.datasets.manifest import load_manifest
+from tests.training.datasets.coco_files import annotation, write_coco
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
 
 
@@ -31,6 +32,15 @@ def _card(path: Path, **words: str) -> Card:
 
 def _counted(bins: object) -> dict[str, int]:
     return {one.label: one.count for one in bins if one.count}  # type: ignore[attr-defined]
+
+
+def test_outlines_of_any_size_are_counted(tmp_path: Path) -> None:
+    huge = [-1e300, -1e300, 1e300, -1e300, 1e300, 1e300]
+    square_of_32, square_of_96 = ([0, 0, side, 0, side, side, 0, side] for side in (32, 96))
+    outlines = (huge, square_of_32, square_of_96)
+    annotations = [annotation(number, [outline]) for number, outline in enumerate(outlines, 1)]
+    write_coco(tmp_path / "train.json", annotations, size=(100, 100))
+    assert _card(tmp_path).object_sizes["cat"] == {"small": 0, "medium": 1, "large": 2}
 
 
 def test_the_numbers_are_those_of_the_labels(tmp_path: Path) -> None:
