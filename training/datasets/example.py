@@ -35,8 +35,9 @@ class Instance:
 class Example:
     """One photo, read and checked; polygons lie inside it.
 
-    Sizes are (height, width) after EXIF orientation. `embedded` gives the photo's bytes when it has no file of its
-    own but lies in the label file.
+    Sizes are (height, width) after EXIF orientation. `digest` is the SHA-256 of the photo's file, `pixel_digest` that
+    of its pixels, which a copy with other metadata has, too. `embedded` gives the photo's bytes when it has no file of
+    its own but lies in the label file.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Example:
     image_path: Path
     size: tuple[int, int]
     digest: str
+    pixel_digest: str
     instances: tuple[Instance, ...]
     split: str | None
     embedded: Callable[[], bytes] | None = None

@@ -142,14 +142,14 @@ def _dealt(examples: Sequence[Example], options: ImportOptions) -> dict[str, lis
     train_share = 1 - options.test_fraction - options.val_fraction
     fractions = {"train": train_share, "val": options.val_fraction, "test": options.test_fraction}
     fractions = {split: share for split, share in fractions.items() if share > 0}
-    stated = {example.digest: example.split for example in examples if example.split}
+    stated = {example.pixel_digest: example.split for example in examples if example.split}
     open_examples: dict[str, list[Example]] = {}
     for example in examples:
-        if example.digest not in stated:
-            open_examples.setdefault(example.digest, []).append(example)
+        if example.pixel_digest not in stated:
+            open_examples.setdefault(example.pixel_digest, []).append(example)
     labels = [frozenset[str]().union(*(e.labels for e in group)) for group in open_examples.values()]
     dealt = stated | dict(zip(open_examples, stratified(labels, fractions, options.seed), strict=True))
-    splits = {split: [e for e in examples if (e.split or dealt[e.digest]) == split] for split in SPLITS}
+    splits = {split: [e for e in examples if (e.split or dealt[e.pixel_digest]) == split] for split in SPLITS}
     if not any(example.instances for example in splits["train"]):
         raise DataError("the training split has no labelled photo; label more photos or lower the test fraction.")
     return {split: members for split, members in splits.items() if members}

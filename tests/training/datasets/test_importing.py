@@ -85,9 +85,10 @@ def test_the_users_own_train_and_test_folders_are_kept(tmp_path: Path, name_the_
     assert len(_manifest(tmp_path / "out")["images"]) == 2
 
 
-def test_copies_of_one_photo_stay_in_one_split(tmp_path: Path) -> None:
+def test_copies_of_one_photo_stay_in_one_split_also_with_other_metadata(tmp_path: Path) -> None:
     for number in range(10):
-        write_labelme(tmp_path / "in" / str(number), [square("cat")], photo=photo_bytes(seed=number // 2))
+        photo = photo_bytes(seed=number // 2, orientation=number % 2)
+        write_labelme(tmp_path / "in" / str(number), [square("cat")], photo=photo)
     import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0.4))
     test = {Path(image["file_name"]).stem for image in _manifest(tmp_path / "out", "test")["images"]}
     assert all((str(n) in test) == (str(n + 1) in test) for n in range(0, 10, 2))
