@@ -53,10 +53,13 @@ def _numbers(value: Any) -> list[int]:
 
 
 def imbalance_findings(survey: Survey, where: Where) -> Iterator[Finding]:
-    """One finding for each class that is rare where it is learnt, or missing from a split."""
+    """One finding for each class that is rare where it is learnt, or missing from a split, and an error where all are."""
     learnt_in = "train" if "train" in survey.splits else None
     counts = survey.counts(learnt_in)
     commonest = max(counts.values(), default=0)
+    if survey.photos and not commonest:
+        text = f"nothing to learn from is labelled{' in the training split' if learnt_in else ''} (crowds are not)"
+        yield Finding("error", "no-labels", where, f"{text}; label some objects")
     by_split = {split: survey.counts(split) for split in survey.splits}
     for name, count in counts.items():
         faults = []

@@ -16,6 +16,8 @@ from maskserve.protos.types import MaskRle
 from maskserve.training.datasets.findings import Where
 
 Entry = Mapping[str, Any]
+FURTHEST_PX = 100_000
+"""From a photo's corner: pycocotools takes memory for each pixel that an outline passes, inside or not."""
 _FIELDS = {
     "images": {"id", "file_name", "height", "width"},
     "categories": {"id", "name"},
@@ -51,8 +53,8 @@ def _wrong(key: str, entry: Entry) -> str | None:
         sides = entry["height"], entry["width"]
         if not isinstance(entry["id"], int | float | str):
             return "its id is neither a number nor a text"
-        if not isinstance(entry["file_name"], str) or not entry["file_name"]:
-            return "its file_name is no text"
+        if not isinstance(entry["file_name"], str) or not entry["file_name"] or "\0" in entry["file_name"]:
+            return "its file_name is none"
         return None if all(_is_whole(side) and int(side) > 0 for side in sides) else f"it has no size: {sides} px"
     if key == "categories" and not str(entry["name"] or "").strip():
         return "its name is empty"
@@ -73,17 +75,21 @@ def _check_annotation(annotation: Entry, where: Where) -> None:
         raise DataError(
             f"{where}: its segmentation is no list of polygons [[x0, y0, x1, y1, …], …] and no RLE; correct it."
         )
+    elif segmentation and any(max(map(abs, outline), default=0) > FURTHEST_PX for outline in segmentation):
+        raise DataError(f"{where}: its segmentation reaches further than {FURTHEST_PX} px; correct it or remove it.")
 
 
 def _check_rle(rle: Entry, where: Where) -> None:
     counts, size = rle.get("counts"), rle.get("size")
     try:
-        height, width = map(int, size or ())
+        height, width = size or ()
+        if type(height) is not int or type(width) is not int:
+            raise TypeError
         if not isinstance(counts, list):
             check_rle(MaskRle((height, width), str(counts)))
         elif not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != height * width:
             raise ValueError
-    except (TypeError, ValueError, OverflowError):  # the last: JSON's Infinity
+    except (TypeError, ValueError):
         said = f"{where}: its RLE has no counts that fill its size {size}; make it again or remove it."
         raise DataError(said) from None
 

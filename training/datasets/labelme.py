@@ -30,6 +30,8 @@ from maskserve.training.datasets.labels import SKIPPED_LABELS
 
 OUTLINES = frozenset({"polygon", "oriented_rectangle", "rotation"})
 """Shapes whose points are their corners; X-AnyLabeling calls an oriented rectangle `rotation`."""
+OF_PIXELS = "self-intersecting"
+"""What a check would find in the outline of a `mask`, where its pixels touch at a corner, and is right there."""
 AREA_SHAPES = OUTLINES | {"rectangle", "circle", "mask"}
 
 
@@ -90,10 +92,17 @@ def read_labelme(path: Path) -> LabelledPhoto:
     return LabelledPhoto(
         path=path,
         shapes=tuple(_shape(path, index, shape) for index, shape in enumerate(content["shapes"])),
-        image_path=path.parent / str(content["imagePath"]).replace("\\", "/"),
+        image_path=path.parent / _image_path(path, content),
         image_data=_embedded(path, content.get("imageData")),
         stated_size=_stated_size(path, content),
     )
+
+
+def _image_path(path: Path, content: Mapping[str, Any]) -> str:
+    name = content["imagePath"]
+    if not isinstance(name, str) or "\0" in name:
+        raise DataError(f"{path}: its imagePath {name!r} names no file; save the file again in labelme.")
+    return name.replace("\\", "/")
 
 
 def _shape(path: Path, index: int, shape: Any) -> Shape:

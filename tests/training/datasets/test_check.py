@@ -70,7 +70,16 @@ def test_ignored_labels_are_not_looked_at(tmp_path: Path) -> None:
 
 def test_a_photo_without_labels_is_a_warning(tmp_path: Path) -> None:
     write_labelme(tmp_path / "a", [])
+    write_labelme(tmp_path / "b", [square("cat")])
     assert _codes(check([tmp_path])) == [("warning", "no-labels", None)]
+
+
+def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
+    """A training refuses it."""
+    path = write_coco(
+        tmp_path / "train.json", [annotation(1, {"size": [60, 80], "counts": [700, 100, 4000]}, iscrowd=1)]
+    )
+    assert ("error", "no-labels", None) in _codes(check([path]))
 
 
 def test_photos_that_nobody_labelled_are_counted(tmp_path: Path) -> None:
@@ -103,6 +112,7 @@ def test_a_missing_photo_and_a_broken_file_do_not_hide_other_findings(tmp_path: 
     (tmp_path / "a.jpg").unlink()
     (tmp_path / "b.json").write_text("{")
     write_labelme(tmp_path / "c", [])
+    write_labelme(tmp_path / "d", [square("cat")])
     codes = [(Path(f.where.file).name, f.code) for f in _found(check([tmp_path]))]
     assert codes == [("a.json", "missing-photo"), ("b.json", "broken-file"), ("c.json", "no-labels")]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.changes import Change
@@ -370,3 +374,17 @@ def test_real_labels_have_nothing_mechanical_left(kit: Path, tmp_path: Path, nam
     changes = fix(folder, tmp_path / "out")
     assert "self-intersecting" in {change.code for change in changes}
     assert _left(tmp_path / "out") <= {"no-labels"}
+
+
+def test_a_mask_whose_pixels_touch_at_a_corner_is_right(tmp_path: Path) -> None:
+    """Its outline touches itself there; as a repaired polygon it would lose what is small."""
+    pixels = np.zeros((20, 20), bool)
+    pixels[2:9, 2:9] = pixels[9:18, 9:18] = True
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    bitmap = base64.b64encode(buffer.getvalue()).decode()
+    mask = square("cat", shape_type="mask", points=[[10, 10], [29, 29]], mask=bitmap)
+    fixed, changes = _fixed_shapes(tmp_path, [mask])
+    assert changes == ()
+    assert fixed["shapes"] == [mask]
+    assert _left(tmp_path / "in") == set()

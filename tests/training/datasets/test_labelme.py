@@ -149,3 +149,10 @@ def test_what_is_no_labelme_file_is_named(tmp_path: Path, text: str) -> None:
 
 def test_labels_are_kept_without_blanks_around_them(tmp_path: Path) -> None:
     assert read_labelme(write_labelme(tmp_path / "a", [square(" cat ")])).shapes[0].label == "cat"
+
+
+@pytest.mark.parametrize("name", [None, 7, "a\0.jpg"])
+def test_an_image_path_that_is_none_is_named(tmp_path: Path, name: Any) -> None:
+    path = write_labelme(tmp_path / "a", [square("cat")], imagePath=name)
+    with pytest.raises(DataError, match=r"a\.json: its imagePath"):
+        read_labelme(path)
