@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from maskserve.client.errors import ServerError
+from maskserve.client.errors import DeadlineExceeded, ServerError
 from maskserve.gateway import problems
 from maskserve.gateway.admission import Admission, Refusal
 from maskserve.gateway.breaker import Breaker
@@ -93,7 +93,9 @@ class Dispatcher:
         }
         for name in self._arms:
             metrics.expected.labels(name).set_function(partial(self.expected_s, name))
-        self._pool = ThreadPoolExecutor(max_workers=limits.in_flight_per_arm, thread_name_prefix="compare")
+        # one for each place at an arm: whoever has been let in is asked for at once
+        places = limits.in_flight_per_arm * len(self._arms)
+        self._pool = ThreadPoolExecutor(max_workers=places, thread_name_prefix="compare")
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -119,30 +121,54 @@ class Dispatcher:
         raise failure
 
     def compare(self, job: Job, left: str, right: str) -> tuple[Answer, Answer]:
-        """Both arms' answers, asked at the same time. Raises Problem, RequestError."""
-        other = self._pool.submit(self.predict, job, Route((right,), Reason.OVERRIDE))
+        """Both arms' answers, asked at the same time, or neither is asked. Raises Problem, RequestError."""
         try:
-            one = self.predict(job, Route((left,), Reason.OVERRIDE))
-        finally:
-            other.exception()  # wait: nothing of this request goes on after its answer
-        return one, other.result()
+            self._enter(job, left)
+            try:
+                self._enter(job, right)
+            except BaseException:
+                self._step_back(left)
+                raise
+            other = self._pool.submit(self._call, job, right)
+            try:
+                one = self._call(job, left)
+            finally:
+                other.exception()  # wait: nothing of this request goes on after its answer
+            return one, other.result()
+        except _ArmIsDown as error:
+            raise error.problem from error
 
     def _ask(self, job: Job, name: str) -> Answer:
+        self._enter(job, name)
+        return self._call(job, name)
+
+    def _enter(self, job: Job, name: str) -> None:
+        """Takes a place at the arm, to be followed by `_call` or `_step_back`. Raises Problem, _ArmIsDown."""
         state = self._arms[name]
+        if not job.remaining_s:
+            raise problems.from_server_error(DeadlineExceeded("no time was left to ask the arm"), name)
         refusal = state.admission.enter(job.remaining_s, self._workers(name))
         if refusal:
             self._metrics.shed.labels(name).inc()
             raise problems.unavailable("too_many_requests", _why_shed(refusal), name, refusal.retry_after_s)
+        if not state.breaker.allow():
+            state.admission.leave()
+            text = "This arm failed several times in a row and is left alone for a moment."
+            raise _ArmIsDown(problems.unavailable("arm_unavailable", text, name))
+
+    def _step_back(self, name: str) -> None:
+        self._arms[name].breaker.abandoned()
+        self._arms[name].admission.leave()
+
+    def _call(self, job: Job, name: str) -> Answer:
+        state = self._arms[name]
         try:
-            if not state.breaker.allow():
-                text = "This arm failed several times in a row and is left alone for a moment."
-                raise _ArmIsDown(problems.unavailable("arm_unavailable", text, name))
             with self._metrics.in_flight.labels(name).track_inprogress():
-                return self._call(job, name, state)
+                return self._predict(job, name, state)
         finally:
             state.admission.leave()
 
-    def _call(self, job: Job, name: str, state: _ArmState) -> Answer:
+    def _predict(self, job: Job, name: str, state: _ArmState) -> Answer:
         started = time.monotonic()
         try:
             segmentation = self._client.predict(

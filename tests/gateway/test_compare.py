@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from io import BytesIO
 
@@ -10,6 +11,9 @@ from PIL import Image
 
 from maskserve.protos import wire
 from tests.gateway.conftest import SIZE
+from tests.waiting import until
+
+MODELS = {"a": wire.MODEL_R50, "b": wire.MODEL_MNV2}
 
 
 def test_both_arms_answer_and_their_instances_are_matched(http, photo):
@@ -76,3 +80,53 @@ def test_an_arm_that_is_down_is_named_and_nobody_takes_its_place(http, photo, fa
 def test_a_bad_photo_is_refused_before_an_arm_is_asked(http, fake_torchserve):
     assert http.post("/v1/compare", data=b"no photo").status_code == 415
     assert not fake_torchserve.calls
+
+
+@pytest.mark.parametrize("full", ["a", "b"])
+def test_a_full_arm_refuses_at_once_and_the_other_is_not_asked(make_app, photo, fake_torchserve, full):
+    app = make_app(limits={"in_flight_per_arm": 1})
+    fake_torchserve.delay_s = 1.0
+    first = threading.Thread(
+        target=app.test_client().post, args=(f"/v1/predictions?arm={full}",), kwargs={"data": photo}
+    )
+    first.start()
+    assert until(lambda: fake_torchserve.attempts[MODELS[full]])
+    started = time.monotonic()
+    answer = app.test_client().post("/v1/compare", data=photo)
+    assert time.monotonic() - started < 0.5
+    assert (answer.status_code, answer.json["code"], answer.json["arm"]) == (503, "too_many_requests", full)
+    assert sum(fake_torchserve.attempts.values()) == 1
+    first.join()
+    assert app.test_client().post("/v1/compare", data=photo).status_code == 200  # nobody has kept a place
+
+
+def test_a_burst_does_not_make_a_healthy_arm_look_dead(make_app, photo, fake_torchserve):
+    app = make_app(torchserve={"timeout_s": 3.0}, limits={"in_flight_per_arm": 2})
+    fake_torchserve.delay_s = 0.6
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(app.test_client().post("/v1/compare", data=photo)))
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted({(answer.status_code, answer.json.get("code")) for answer in answers}, key=str) == [
+        (200, None),
+        (503, "too_many_requests"),
+    ]
+    assert "maskserve_failures_total{" not in app.test_client().get("/metrics").text
+
+
+def test_an_arm_that_is_left_alone_does_not_keep_the_other_arms_probe(make_app, photo, fake_torchserve):
+    app = make_app()
+    arms = app.extensions["maskserve"].dispatcher._arms
+    for _ in range(5):
+        arms["a"].breaker.failed()
+        arms["b"].breaker.failed()
+    arms["a"].breaker._retry_at = 0.0  # a may be tried again, b not yet
+    answer = app.test_client().post("/v1/compare", data=photo)
+    assert (answer.status_code, answer.json["code"], answer.json["arm"]) == (503, "arm_unavailable", "b")
+    assert not fake_torchserve.calls
+    assert app.test_client().post("/v1/predictions?arm=a", data=photo).status_code == 200

@@ -200,6 +200,14 @@ def test_a_model_that_does_not_answer_in_time_is_504(make_app, photo, fake_torch
     assert time.monotonic() - started < 1
 
 
+def test_a_request_without_time_left_is_504_and_says_nothing_about_the_arm(make_app, photo, fake_torchserve):
+    app = make_app(torchserve={"timeout_s": 1e-9}).test_client()
+    for _ in range(10):
+        check(app.post(ON_A, data=photo), 504, "timeout")
+    assert not fake_torchserve.attempts[wire.MODEL_R50]
+    assert "maskserve_failures_total{" not in app.get("/metrics").text
+
+
 @pytest.mark.parametrize("fault", ["overloaded", "unavailable", "out_of_memory"])
 def test_another_arm_answers_when_the_chosen_one_is_down_and_says_so(http, photo, fake_torchserve, fault):
     user = {"X-User-Id": "someone"}
