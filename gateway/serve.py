@@ -1,7 +1,8 @@
 """Settings ─▶ client, application, listening sockets ─▶ requests until SIGTERM or Ctrl-C ─▶ a graceful end.
 
 Waitress reads a whole request before it takes a thread, so slow senders cost no thread. On the way out the listening
-sockets close first, requests in flight get their answers, and then the process ends.
+sockets and idle connections close first, requests in flight get their answers, their connections' last, and then the
+process ends.
 """
 
 from __future__ import annotations
@@ -136,6 +137,10 @@ def _listeners(sockets: Sockets) -> list[Any]:
     return [one for one in sockets.values() if isinstance(one, BaseWSGIServer)]
 
 
+def _channels(sockets: Sockets) -> list[Channel]:
+    return [one for one in sockets.values() if isinstance(one, Channel)]
+
+
 def _address(settings: Settings, sockets: Sockets) -> str:
     host = settings.server.host
     return f"http://{f'[{host}]' if ':' in host else host}:{_listeners(sockets)[0].effective_port}"
@@ -147,15 +152,17 @@ def _loop(sockets: Sockets, goes_on: Callable[[], bool]) -> None:
 
 
 def _drain(sockets: Sockets, at_most_s: float) -> None:
-    """Refuses new connections and goes on until every request has its answer."""
+    """Refuses new connections and goes on until every request has its answer, also one that is still arriving."""
     for listener in _listeners(sockets):
         wasyncore.dispatcher.close(listener)
     deadline = time.monotonic() + at_most_s
-    _loop(sockets, lambda: time.monotonic() < deadline and any(map(_is_busy, list(sockets.values()))))
 
+    def goes_on() -> bool:
+        for channel in _channels(sockets):
+            channel.end()
+        return time.monotonic() < deadline and bool(_channels(sockets))
 
-def _is_busy(one: Any) -> bool:
-    return isinstance(one, Channel) and bool(one.requests or one.total_outbufs_len)
+    _loop(sockets, goes_on)
 
 
 @contextmanager

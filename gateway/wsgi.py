@@ -78,6 +78,11 @@ class Task(WSGITask):  # type: ignore[misc]
         else:
             super().write(data)
 
+    def build_response_header(self) -> bytes:
+        if self.channel.is_last_answer:
+            self.request.headers["CONNECTION"] = "close"  # as if the client had asked for it
+        return bytes(super().build_response_header())
+
 
 class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
@@ -85,6 +90,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = ProblemTask
     _unread_bytes = 1024 * 1024
     _thread_sends = False
+    _is_ending = False
+
+    @property
+    def is_last_answer(self) -> bool:
+        """Whether nothing comes after the answer under way."""
+        return self._is_ending and len(self.requests) == 1 and self.request is None
+
+    def end(self) -> None:
+        """Closes unless a request is arriving or being answered, whose answer then says that it is the last. For the
+        main thread, again and again until the channel is gone."""
+        self._is_ending = True
+        # in this order: a thread hands its answer over before it takes the request away
+        if not self.requests and not self.total_outbufs_len and self.request is None:
+            self.will_close = True
+            self.handle_close()
 
     def writable(self) -> bool:
         """Not while a thread sends, or the main thread would try the same again and again until it is done; what that

@@ -19,7 +19,8 @@ import pytest
 from maskserve.gateway.serve import serve
 from maskserve.gateway.upload import MAX_BODY_BYTES
 from maskserve.protos.errors import ConfigError
-from tests.gateway.conftest import make_photo, settings_for
+from tests.gateway.conftest import make_photo, running, settings_for
+from tests.waiting import until
 
 PREDICT = "/v1/predictions"
 
@@ -177,6 +178,52 @@ def test_a_signal_lets_requests_in_flight_finish_and_then_ends(process, photo, f
     assert answers == [200] * 4
     assert gateway.wait(5) == 0
     assert "gateway stopped" in gateway.stderr.read()
+
+
+def connected(address):
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    connection.connect()
+    return connection
+
+
+def test_on_the_way_out_kept_connections_are_told_so_and_idle_ones_are_closed(fake_torchserve, photo):
+    fake_torchserve.delay_s = 0.5
+    with running(settings_for(fake_torchserve, server={"port": 0})) as address:
+        idle, kept = connected(address), connected(address)
+        idle.request("GET", "/healthz")
+        assert idle.getresponse().read()
+        kept.request("POST", PREDICT, photo)
+        assert until(lambda: fake_torchserve.calls)
+        leaving = time.monotonic()
+    assert time.monotonic() - leaving < 5  # shutdown_s is 30
+    answer = kept.getresponse()
+    assert (answer.status, answer.headers["Connection"]) == (200, "close")
+    assert idle.sock.recv(1) == b""
+    for connection in (idle, kept):
+        connection.close()
+
+
+def test_a_request_that_is_arriving_on_the_way_out_is_answered(fake_torchserve, photo):
+    answers = []
+
+    def upload(connection, begun):
+        connection.putrequest("POST", PREDICT)
+        connection.putheader("Content-Length", str(len(photo)))
+        connection.endheaders(photo[:100])
+        begun.set()
+        time.sleep(1)
+        connection.send(photo[100:])
+        answers.append(connection.getresponse())
+
+    with running(settings_for(fake_torchserve, server={"port": 0})) as address:
+        connection, begun = connected(address), threading.Event()
+        thread = threading.Thread(target=upload, args=(connection, begun))
+        thread.start()
+        assert begun.wait(5)
+        time.sleep(0.3)
+    thread.join()
+    assert [(answer.status, answer.headers["Connection"]) for answer in answers] == [(200, "close")]
+    connection.close()
 
 
 def test_the_access_log_is_one_json_line_per_request_without_the_senders_text(process, photo):
