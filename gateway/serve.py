@@ -115,6 +115,7 @@ def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
             inbuf_overflow=_IN_MEMORY_BYTES,
             outbuf_overflow=_IN_MEMORY_BYTES,
             ident=None,
+            log_socket_errors=False,  # the clients'; the application's own faults are answered and logged by it
             asyncore_use_poll=True,
         )
     except OSError as error:
@@ -122,6 +123,9 @@ def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
         raise ConfigError(_why_not_listening(host, port, error)) from None
     for listener in _listeners(sockets):
         listener.channel_class = Channel
+        # its connections inherit it: the kernel (Linux) gives up whoever takes nothing of his answer for so long
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, IDLE_CONNECTION_S * 1000)
     return server
 
 

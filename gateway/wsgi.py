@@ -12,6 +12,7 @@ not spin meanwhile.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from contextlib import suppress
 from typing import Any
@@ -91,6 +92,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _unread_bytes = 1024 * 1024
     _thread_sends = False
     _is_ending = False
+    _last_activity = 0.0
+
+    @property
+    def last_activity(self) -> float:
+        """Waitress closes channels whose last is long ago. While an answer is being sent it is now: a slow reader's
+        pieces may lie further apart, and only the kernel knows whether he reads (TCP_USER_TIMEOUT)."""
+        return time.time() if self.total_outbufs_len else self._last_activity
+
+    @last_activity.setter
+    def last_activity(self, at: float) -> None:
+        self._last_activity = at
 
     @property
     def is_last_answer(self) -> bool:

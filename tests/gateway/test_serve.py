@@ -11,10 +11,13 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from io import BytesIO
 from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from maskserve.gateway.serve import serve
 from maskserve.gateway.upload import MAX_BODY_BYTES
@@ -114,6 +117,19 @@ def test_slow_senders_do_not_keep_others_waiting(live, photo):
             started = time.monotonic()
             assert ask(live, "POST", PREDICT, photo)[0] == 200
             assert time.monotonic() - started < 1
+
+
+def test_a_client_that_does_not_read_its_answer_is_given_up(fake_torchserve, monkeypatch):
+    monkeypatch.setattr("maskserve.gateway.serve.IDLE_CONNECTION_S", 1)
+    noise = BytesIO()
+    Image.fromarray(np.random.default_rng(7).integers(0, 255, (2400, 2400, 3), np.uint8)).save(noise, "JPEG")
+    head = f"POST {PREDICT}?format=png HTTP/1.1\r\nHost: x\r\nContent-Length: {noise.tell()}\r\n\r\n"
+    with (
+        running(settings_for(fake_torchserve, server={"port": 0})) as address,
+        socket.create_connection(urlsplit(address).netloc.split(":"), 20) as connection,
+    ):
+        connection.sendall(head.encode() + noise.getvalue())
+        assert until(lambda: connection.getsockname() not in [one.raddr for one in psutil.Process().net_connections()])
 
 
 def test_health_is_answered_while_the_arms_are_full(live, photo, fake_torchserve):

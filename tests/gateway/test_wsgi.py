@@ -36,14 +36,15 @@ class Watched(Channel):
 
 
 @contextmanager
-def served(app: Callable[..., Any], channel: type[Channel] = Channel, threads: int = 4) -> Iterator[tuple[int, Any]]:
+def served(
+    app: Callable[..., Any], channel: type[Channel] = Channel, threads: int = 4, **adjustments: int
+) -> Iterator[tuple[int, Any]]:
     """(port, dispatcher) of a WSGI application behind our waitress."""
     dispatcher, sockets, stopping = Dispatcher(), {}, threading.Event()
     dispatcher.set_thread_count(threads)
     # in memory, as in the gateway: a channel that is closed with its server leaves a file on disk open
-    server = create_server(
-        app, map=sockets, host="127.0.0.1", port=0, _dispatcher=dispatcher, outbuf_overflow=4 * LARGE_BYTES
-    )
+    adjustments |= {"port": 0, "outbuf_overflow": 4 * LARGE_BYTES}
+    server = create_server(app, map=sockets, host="127.0.0.1", _dispatcher=dispatcher, **adjustments)
     server.channel_class = channel
 
     def loop() -> None:
@@ -122,6 +123,23 @@ def test_large_answers_reach_a_reader_who_takes_his_time() -> None:
             assert data, "the connection was closed too early"
             received += data.count(b"x")
     assert received == 2 * LARGE_BYTES
+
+
+def test_a_reader_whose_pauses_are_longer_than_a_connection_may_be_idle_gets_it_all() -> None:
+    app = answering(b"x" * LARGE_BYTES, Content_Length=str(LARGE_BYTES))
+    with (
+        served(app, channel_timeout=1, cleanup_interval=1) as (port, _),
+        socket.create_connection(("127.0.0.1", port), 20) as connection,
+    ):
+        connection.sendall(GET)
+        time.sleep(2.5)
+        received = 0
+        while received < LARGE_BYTES:
+            data = connection.recv(1024 * 1024)
+            assert data, "the connection was closed too early"
+            received += data.count(b"x")
+        time.sleep(2.5)
+        assert connection.recv(1) == b""  # idle now
 
 
 def test_threads_are_started_for_requests_that_find_none_idle_and_never_too_many() -> None:
