@@ -65,7 +65,7 @@ def create_app(settings: Settings, client: GatewayClient) -> Flask:
         settings=settings,
         dispatcher=Dispatcher(settings, client, metrics, readiness.workers),
         readiness=readiness,
-        easel=Easel(settings.limits.drawings),
+        easel=Easel(settings.limits.drawings, settings.places),
         metrics=metrics,
     )
     app.extensions["maskserve"] = gateway

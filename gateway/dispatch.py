@@ -94,8 +94,7 @@ class Dispatcher:
         for name in self._arms:
             metrics.expected.labels(name).set_function(partial(self.expected_s, name))
         # one for each place at an arm: whoever has been let in is asked for at once
-        places = limits.in_flight_per_arm * len(self._arms)
-        self._pool = ThreadPoolExecutor(max_workers=places, thread_name_prefix="compare")
+        self._pool = ThreadPoolExecutor(max_workers=settings.places, thread_name_prefix="compare")
 
     def close(self) -> None:
         self._pool.shutdown()

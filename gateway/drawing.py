@@ -1,6 +1,7 @@
 """A photo and its answers ─▶ a picture for people: one overlay, or two side by side.
 
-Each drawing holds several copies of the decoded photo (36 MB for 12 megapixels), so only a few run at a time.
+Each drawing holds several copies of the decoded photo (36 MB for 12 megapixels), so only a few run at a time. Drawing
+may take longer than finding, so requests for pictures are counted before they cost an arm anything.
 """
 
 from __future__ import annotations
@@ -24,22 +25,38 @@ from maskserve.imaging.overlay import paint_overlay, side_by_side
 PictureFormat = Literal["png", "jpeg"]
 _PANEL_PX = 1600
 """Longest side of one photo in a comparison, as in imaging.overlay.side_by_side."""
+_TOO_MANY = "Too many pictures are being drawn; try again, or ask for JSON."
 
 
 class Easel:
-    """Draws at most `places` pictures at the same time; the others wait until their deadline. Thread-safe."""
+    """Draws at most `places` pictures at the same time; the others wait until their deadline. Thread-safe.
 
-    def __init__(self, places: int) -> None:
+    Args:
+        queue: requests for pictures that are let in, those included whose arm is still being asked.
+    """
+
+    def __init__(self, places: int, queue: int) -> None:
         self._places = threading.Semaphore(places)
+        self._queue = threading.Semaphore(queue)
+
+    @contextmanager
+    def queue(self) -> Iterator[None]:
+        """For a request that wants a picture, from before its arm is asked until it is drawn. Raises Problem (503)."""
+        if not self._queue.acquire(blocking=False):
+            raise problems.unavailable("too_many_requests", _TOO_MANY)
+        try:
+            yield
+        finally:
+            self._queue.release()
 
     def overlay(self, photo: bytes, answer: Answer, kind: PictureFormat, deadline: float) -> bytes:
         """The photo with the answer's instances drawn in, as a file. Raises RequestError, Problem (503)."""
-        with self._place(answer.arm, deadline):
+        with self._place(deadline):
             return encode_picture(paint_overlay(decode_rgb(photo), answer.segmentation), kind)
 
     def comparison(self, photo: bytes, left: Answer, right: Answer, kind: PictureFormat, deadline: float) -> bytes:
         """Both overlays beside each other under their arms' names, as a file. Raises as `overlay`."""
-        with self._place(left.arm, deadline):
+        with self._place(deadline):
             # each overlay has the photo to itself and is shrunk before the next is drawn: less memory for large photos
             panels = [
                 (*_caption(one), _fit(paint_overlay(decode_rgb(photo), one.segmentation))) for one in (left, right)
@@ -47,9 +64,9 @@ class Easel:
             return encode_picture(side_by_side(panels), kind)
 
     @contextmanager
-    def _place(self, arm: str, deadline: float) -> Iterator[None]:
+    def _place(self, deadline: float) -> Iterator[None]:
         if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise problems.unavailable("too_many_requests", "Too many pictures are being drawn; ask for JSON.", arm)
+            raise problems.unavailable("too_many_requests", _TOO_MANY)
         try:
             yield
         finally:

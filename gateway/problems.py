@@ -71,9 +71,10 @@ def invalid(field_name: str, detail: str, code: str = "parameter_invalid") -> Pr
     return Problem(400, code, detail, field_name)
 
 
-def unavailable(code: str, detail: str, arm: str, retry_after_s: int = RETRY_AFTER_S) -> Problem:
-    """A 503 that says when to come back."""
-    return Problem(503, code, detail, headers={"Retry-After": str(retry_after_s)}, more={"arm": arm})
+def unavailable(code: str, detail: str, arm: str = "", retry_after_s: int = RETRY_AFTER_S) -> Problem:
+    """A 503 that says when to come back; `arm` is the one at fault, or ""."""
+    more = {"arm": arm} if arm else {}
+    return Problem(503, code, detail, headers={"Retry-After": str(retry_after_s)}, more=more)
 
 
 def too_large() -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import orjson
@@ -48,14 +49,15 @@ class Gateway:
         user_id, known = self._user()
         route = self._route(parameters, user_id, known)
         job = self._job(parameters, with_masks=kind != "json")
-        answer = self.dispatcher.predict(job, route)
-        self._count(answer)
-        if kind == "json":
-            body = answers.prediction_json(answer, parameters.mask_format)
-            response = json_answer(body, answers.worker_stages(answer))
-        else:
-            picture = self.easel.overlay(job.image, answer, kind, job.deadline)
-            response = picture_answer(picture, kind, answers.worker_stages(answer))
+        with nullcontext() if kind == "json" else self.easel.queue():
+            answer = self.dispatcher.predict(job, route)
+            self._count(answer)
+            if kind == "json":
+                body = answers.prediction_json(answer, parameters.mask_format)
+                response = json_answer(body, answers.worker_stages(answer))
+            else:
+                picture = self.easel.overlay(job.image, answer, kind, job.deadline)
+                response = picture_answer(picture, kind, answers.worker_stages(answer))
         response.headers.extend(answers.prediction_headers(answer))
         if not known:
             self._remember(response, user_id)
@@ -67,13 +69,14 @@ class Gateway:
         kind = choose_format(request, parameters)
         left, right = self._pair(parameters.arms)
         job = self._job(parameters, with_masks=True)
-        one, other = self.dispatcher.compare(job, left, right)
-        stages = {f"call-{answer.arm}": answer.call_ms for answer in (one, other)}
-        if kind == "json":
-            response = json_answer(answers.comparison_json(one, other, parameters.mask_format), stages)
-        else:
-            picture = self.easel.comparison(job.image, one, other, kind, job.deadline)
-            response = picture_answer(picture, kind, stages)
+        with nullcontext() if kind == "json" else self.easel.queue():
+            one, other = self.dispatcher.compare(job, left, right)
+            stages = {f"call-{answer.arm}": answer.call_ms for answer in (one, other)}
+            if kind == "json":
+                response = json_answer(answers.comparison_json(one, other, parameters.mask_format), stages)
+            else:
+                picture = self.easel.comparison(job.image, one, other, kind, job.deadline)
+                response = picture_answer(picture, kind, stages)
         response.headers["X-Maskserve-Arm"] = f"{left}, {right}"
         response.headers["X-Maskserve-Model"] = f"{one.segmentation.model.name}, {other.segmentation.model.name}"
         return response

@@ -98,7 +98,8 @@ def check_port(settings: Settings) -> None:
 def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
     host, port = settings.server.host, settings.server.port
     threads = Dispatcher()
-    threads.set_thread_count(settings.limits.in_flight_per_arm * len(settings.arms) + _SPARE_THREADS)
+    # as many requests may be at the arms, and as many wait for their pictures
+    threads.set_thread_count(2 * settings.places + _SPARE_THREADS)
     try:
         server = create_server(
             app,

@@ -119,6 +119,11 @@ class Settings(_Section):
     def weights(self) -> dict[str, float]:
         return {name: arm.weight for name, arm in self.arms.items()}
 
+    @property
+    def places(self) -> int:
+        """Requests that may be at the arms, all together."""
+        return self.limits.in_flight_per_arm * len(self.arms)
+
 
 _SECTIONS: dict[str, type[_Section]] = {
     "server": Server,

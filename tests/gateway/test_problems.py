@@ -292,6 +292,27 @@ def test_a_full_arm_sheds_at_once_and_the_other_arm_does_not_notice(make_app, ph
     assert app.test_client().post(ON_A, data=photo).status_code == 200
 
 
+def test_pictures_beyond_the_easels_queue_are_refused_at_once_and_json_is_not(make_app, photo, fake_torchserve):
+    app = make_app(limits={"in_flight_per_arm": 1})  # two places at the two arms
+    easel = app.extensions["maskserve"].easel
+    pictures = [
+        threading.Thread(target=app.test_client().post, args=(f"/predict?arm={arm}",), kwargs={"data": photo})
+        for arm in "ab"
+    ]
+    with easel._place(time.monotonic() + 9):
+        for picture in pictures:
+            picture.start()
+        assert until(lambda: len(fake_torchserve.calls) == 2)
+        for path in ("/predict", "/v1/compare?format=png"):
+            assert "JSON" in check(app.test_client().post(path, data=photo), 503, "too_many_requests")["detail"]
+        assert len(fake_torchserve.calls) == 2
+        assert all(picture.is_alive() for picture in pictures)
+        assert until(lambda: app.test_client().post(ON_A, data=photo).status_code == 200)
+    for picture in pictures:
+        picture.join()
+    assert app.test_client().post("/predict", data=photo).status_code == 200
+
+
 def test_a_bug_is_500_with_the_request_id_and_its_traceback_is_in_the_log(make_app, photo, caplog, monkeypatch):
     app = make_app()
     gateway = app.extensions["maskserve"]

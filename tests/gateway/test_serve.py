@@ -21,6 +21,7 @@ from PIL import Image
 
 from maskserve.gateway.serve import serve
 from maskserve.gateway.upload import MAX_BODY_BYTES
+from maskserve.imaging.decode import decode_rgb
 from maskserve.protos.errors import ConfigError
 from tests.gateway.conftest import make_photo, running, settings_for
 from tests.waiting import until
@@ -143,6 +144,23 @@ def test_health_is_answered_while_the_arms_are_full(live, photo, fake_torchserve
     assert time.monotonic() - started < 0.5
     for thread in threads:
         thread.join()
+
+
+def test_health_is_answered_while_pictures_are_drawn(live, monkeypatch, photo):
+    drawn = threading.Event()
+    monkeypatch.setattr("maskserve.gateway.drawing.decode_rgb", lambda data: drawn.wait(20) and decode_rgb(data))
+    threads = [threading.Thread(target=ask, args=(live, "POST", "/predict", photo)) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    started = time.monotonic()
+    try:
+        assert ask(live, "GET", "/healthz")[0] == 200
+        assert time.monotonic() - started < 0.5
+    finally:
+        drawn.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_port_in_use_is_one_clear_error(fake_torchserve):
