@@ -116,9 +116,9 @@ class Client:
         reply = self._attempt_twice(image, request, deadline)
         return read_reply(reply, request_id)
 
-    def model_status(self, model: str) -> ModelStatus:
-        """The model's default version and its workers. Raises ServerError."""
-        request = management_pb2.DescribeModelRequest(model_name=model)
+    def model_status(self, model: str, version: str = "") -> ModelStatus:
+        """A version of the model ("" is its default version) and the workers of that. Raises ServerError."""
+        request = management_pb2.DescribeModelRequest(model_name=model, model_version=version)
         deadline = time.monotonic() + min(self._timeout_s, _STATUS_TIMEOUT_S)
         try:
             answer = _call(self._management.DescribeModel, request, self._management_token, deadline)

@@ -14,7 +14,7 @@ from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """The default version of a model and its workers."""
+    """A version of a model and its workers."""
 
     name: str
     version: str

@@ -35,7 +35,7 @@ class Status(Protocol):
 class SaysStatus(Protocol):
     """What the gateway needs of `maskserve.client.Client` to know who is ready."""
 
-    def model_status(self, model: str) -> Status: ...
+    def model_status(self, model: str, version: str = "") -> Status: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Readiness:
     def _ask(self, arm: str) -> ArmStatus:
         wanted = self._settings.arms[arm]
         try:
-            status = self._client.model_status(wanted.model)
+            status = self._client.model_status(wanted.model, wanted.version)
         except ServerError as error:
             why = SERVER_TEXTS.get(error.code, (0, "The model server's answer was not understood."))[1]
             return ArmStatus(arm, wanted.model, wanted.version, 0, 0, why)

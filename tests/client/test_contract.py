@@ -127,10 +127,17 @@ def test_unknown_models_and_versions(client: Client, model: str, name: str | Non
     assert caught.value.code == "model_not_found"
 
 
-def test_the_status_of_an_unknown_model(client: Client) -> None:
+def test_the_status_of_a_version(client: Client, model: str) -> None:
+    """The version that is asked for is the one described."""
+    status = client.model_status(model)
+    assert client.model_status(model, status.version) == status
+
+
+@pytest.mark.parametrize(("name", "version"), [("no_such_model", ""), (None, "9.9")])
+def test_the_status_of_an_unknown_model(client: Client, model: str, name: str | None, version: str) -> None:
     """The management API says that it does not know it."""
     with pytest.raises(ServerError) as caught:
-        client.model_status("no_such_model")
+        client.model_status(name or model, version)
     assert caught.value.code == "model_not_found"
     assert not client.is_ready(["no_such_model"])
 

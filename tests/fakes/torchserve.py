@@ -192,6 +192,8 @@ class _Management(management_pb2_grpc.ManagementAPIsServiceServicer):
         model = self._server.models.get(request.model_name)
         if model is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Model not found: {request.model_name}")
+        if request.model_version not in ("", VERSION):
+            context.abort(grpc.StatusCode.NOT_FOUND, _no_version(request))
         described = {
             "modelName": request.model_name,
             "modelVersion": VERSION,
@@ -232,11 +234,13 @@ def _find(server: FakeTorchServe, request: Any, context: grpc.ServicerContext) -
         text = f"Model not found: {name}\norg.pytorch.serve.archive.model.ModelNotFoundException"
         context.abort(grpc.StatusCode.INTERNAL, text)
     if version not in ("", VERSION):
-        text = f"Model version: {version} does not exist for model: {name}"
-        context.abort(
-            grpc.StatusCode.INTERNAL, f"{text}\norg.pytorch.serve.archive.model.ModelVersionNotFoundException"
-        )
+        text = f"{_no_version(request)}\norg.pytorch.serve.archive.model.ModelVersionNotFoundException"
+        context.abort(grpc.StatusCode.INTERNAL, text)
     return server.models[name]
+
+
+def _no_version(request: Any) -> str:
+    return f"Model version: {request.model_version} does not exist for model: {request.model_name}"
 
 
 def _call(request: Any) -> Call:

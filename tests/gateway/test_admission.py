@@ -154,7 +154,7 @@ def test_workers_are_counted_beside_the_requests_and_not_for_each(fake_torchserv
     class Slow:
         asked = 0
 
-        def model_status(self, model):
+        def model_status(self, model, version=""):
             Slow.asked += 1
             answers.wait(30)
             return type("Status", (), {"version": "1", "workers_ready": 3, "workers_total": 4})()

@@ -51,6 +51,15 @@ def test_an_arm_that_is_not_required_does_not_hold_readiness_up(make_app, fake_t
     assert [arm["ready"] for arm in app.get("/v1/models").json["arms"]] == [True, False]
 
 
+def test_an_arm_whose_version_is_not_loaded_is_not_ready(make_app):
+    arms = {"a": {"model": wire.MODEL_R50, "version": "9.9"}, "b": {"model": wire.MODEL_MNV2, "version": "1.0"}}
+    app = make_app(arms=arms).test_client()
+    answer = app.get("/readyz")
+    assert (answer.status_code, [one["arm"] for one in answer.json["waiting_for"]]) == (503, ["a"])
+    listed = [(arm["version"], arm["ready"], arm["workers_ready"]) for arm in app.get("/v1/models").json["arms"]]
+    assert listed == [("9.9", False, 0), ("1.0", True, 1)]
+
+
 def test_not_ready_when_torchserve_is_gone(http, fake_torchserve):
     fake_torchserve.stop()
     answer = http.get("/readyz")
@@ -66,7 +75,7 @@ class Stub:
         self.goes_on = threading.Event()
         self.goes_on.set()
 
-    def model_status(self, model):
+    def model_status(self, model, version=""):
         self.asked += 1
         self.goes_on.wait(10)
         return ModelStatus(model, "1.0", 1, 1)
