@@ -27,6 +27,7 @@ from maskserve.gateway.readiness import Readiness, SaysStatus
 from maskserve.gateway.routes import Gateway, add_routes
 from maskserve.gateway.settings import Settings
 from maskserve.gateway.upload import MemoryRequest
+from maskserve.gateway.wsgi import REFUSAL
 from maskserve.protos.errors import RequestError
 
 PAGE = Path(__file__).parent / "page"
@@ -83,6 +84,8 @@ def _start() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     g.started = time.monotonic()
+    if refusal := request.environ.get(REFUSAL):
+        raise refusal
 
 
 def _finish(response: Response, gateway: Gateway) -> Response:

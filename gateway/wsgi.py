@@ -1,6 +1,6 @@
-"""Waitress, with refusals in our form: what it answers before the application sees a request is problem+json too.
+"""Waitress, with refusals in our form: the application answers, logs and counts also what waitress refuses.
 
-    too long a header 431 · too long a body 413 · not HTTP 400
+    too long a header 431 · too long a body 413 · not HTTP 400 · an odd transfer encoding 501
 
 A body that is announced as too long gets no `100 Continue`. If it comes anyway, up to four times the limit is read
 and thrown away first, since a sender that is cut off in the middle sees a broken connection instead of the 413.
@@ -11,18 +11,19 @@ not spin meanwhile.
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from contextlib import suppress
 from typing import Any
 
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import Error, RequestEntityTooLarge
+from waitress.utilities import InternalServerError, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
-from maskserve.gateway.problems import MEDIA_TYPE, Problem, too_large
+from maskserve.gateway.problems import Problem, too_large
+
+REFUSAL = "maskserve.refusal"
+"""In a WSGI environment: the Problem that is to be the answer."""
 
 _DRAINED_AT_MOST = 4
 _JOINED_BYTES = 64 * 1024
@@ -39,6 +40,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
     _to_drain_bytes = 0
     expect_continue: bool
+    # of a request that ends before waitress knows them
+    command = path = query = request_uri = ""
+    url_scheme = "http"
 
     def received(self, data: bytes) -> int:
         if self._to_drain_bytes:
@@ -54,15 +58,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
                 self.completed = False
         if self.error:
             self.expect_continue = False
+            self.headers["CONNECTION"] = "close"  # where the next request would begin is not known
+        if isinstance(self.error, RequestHeaderFieldsTooLarge):
+            self.command = self.path = ""  # waitress makes up "GET /"
         return taken
-
-
-class ProblemTask(ErrorTask):  # type: ignore[misc]
-    """Answers a request that waitress refused."""
-
-    def execute(self) -> None:
-        self.request.error = _ProblemError(self.request.error)
-        super().execute()
 
 
 class Task(WSGITask):  # type: ignore[misc]
@@ -85,10 +84,24 @@ class Task(WSGITask):  # type: ignore[misc]
         return bytes(super().build_response_header())
 
 
+class RefusalTask(Task):
+    """Has the application answer a request that waitress refused."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[REFUSAL] = _problem(self.request.error)
+        return environ
+
+
+def _error_task(channel: Channel, request: Parser) -> Any:
+    """The task for a request with an error; what the application could not answer, it is not asked again."""
+    return (ErrorTask if isinstance(request.error, InternalServerError) else RefusalTask)(channel, request)
+
+
 class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
     task_class = Task
-    error_task_class = ProblemTask
+    error_task_class = staticmethod(_error_task)
     _unread_bytes = 1024 * 1024
     _thread_sends = False
     _is_ending = False
@@ -158,20 +171,6 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         if lacks_one:  # only the main thread gets here, unless a sender does not wait for its answers
             super().set_thread_count(running + 1)
         super().add_task(task)
-
-
-class _ProblemError:
-    """A waitress error whose body is a problem."""
-
-    def __init__(self, error: Error) -> None:
-        self._error = error
-
-    def to_response(self, _ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        request_id = uuid.uuid4().hex
-        problem = _problem(self._error)
-        body = json.dumps(problem.to_json(request_id)).encode()
-        headers = [("Content-Type", MEDIA_TYPE), ("X-Request-Id", request_id)]
-        return f"{self._error.code} {self._error.reason}", headers, body
 
 
 def _problem(error: Any) -> Problem:

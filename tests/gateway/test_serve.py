@@ -273,6 +273,24 @@ def test_the_access_log_is_one_json_line_per_request_without_the_senders_text(pr
     assert "alice" not in str(lines)
 
 
+def test_what_the_web_server_refuses_is_logged_and_counted_and_keeps_its_id(process):
+    gateway, address = process
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Length: {10**12}\r\n\r\n"
+    answer = talk(address, head.encode())
+    assert b"X-Request-Id: mine\r\n" in answer
+    assert b"nosniff" in answer
+    talk(address, b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n")
+    talk(address, b"\x16\x03\x01\x02\x00\r\n\r\n")
+    talk(address, b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n")
+    counts = ask(address, "GET", "/metrics")[2].decode()
+    for route, status in ((PREDICT, 413), ("none", 431), ("none", 400), ("/predict", 501)):
+        assert f'maskserve_requests_total{{route="{route}",status="{status}"}} 1.0' in counts
+    gateway.terminate()
+    lines = [json.loads(line) for line in gateway.stderr.read().splitlines() if line.startswith("{")]
+    assert [line["status"] for line in lines] == [413, 431, 400, 501, 200]
+    assert (lines[0]["request_id"], lines[0]["method"], lines[0]["path"]) == ("mine", "POST", PREDICT)
+
+
 def test_memory_stays_below_250_mb_with_12_megapixel_photos(process):
     gateway, address = process
     big = make_photo((3000, 4000))

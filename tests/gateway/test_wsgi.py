@@ -109,6 +109,16 @@ def test_other_answers_are_sent_as_waitress_does(app: Callable[..., Any], method
         assert ask(port, method) == (200, body)
 
 
+def test_an_application_that_fails_is_answered_for() -> None:
+    def app(_environ: Any, _start_response: Any) -> list[bytes]:
+        raise RuntimeError("a bug")
+
+    with served(app) as (port, _):
+        status, body = ask(port)
+    assert status == 500
+    assert b"a bug" not in body
+
+
 def test_large_answers_reach_a_reader_who_takes_his_time() -> None:
     """What a thread could not send at once, the main thread sends later, also when two answers are under way."""
     with (
