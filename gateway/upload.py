@@ -148,7 +148,7 @@ def _invalid_parameter(kind: type[Parameters], error: ValidationError) -> Proble
     if first["type"] == "extra_forbidden":
         known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
         return invalid(name, f"There is no parameter `{name}`; there are: {known}.", "parameter_unknown")
-    reason = first["msg"].split(",")[0]
+    reason = first["msg"].split(", unable")[0]  # "… to parse string as a number" says nothing more
     return invalid(name, f"`{name}`: {reason[0].lower()}{reason[1:]}, not {str(first['input'])[:40]!r}.")
 
 

@@ -97,6 +97,21 @@ def test_a_wrong_parameter_is_named(http, photo, query, code, field):
     assert check(http.post(f"{PREDICT}?{query}", data=photo), 400, code)["field"] == field
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("format=gif", "should be 'json', 'png' or 'jpeg', not 'gif'."),
+        ("mask_format=png", "should be 'rle', 'polygon' or 'none', not 'png'."),
+        ("score_threshold=x", "should be a valid number, not 'x'."),
+        ("max_instances=1.5", "should be a valid integer, not '1.5'."),
+        ("max_instances=0", "should be greater than or equal to 1, not '0'."),
+    ],
+)
+def test_a_wrong_parameters_problem_says_all_that_it_may_be(http, photo, query, words):
+    detail = check(http.post(f"{PREDICT}?{query}", data=photo), 400, "parameter_invalid")["detail"]
+    assert detail.endswith(words)
+
+
 def test_an_arm_header_that_names_no_arm_is_refused(http, photo):
     answer = http.post(PREDICT, data=photo, headers={"X-Maskserve-Arm": "z"})
     assert check(answer, 400, "arm_unknown")["field"] == "X-Maskserve-Arm"
