@@ -10,14 +10,17 @@ from io import BytesIO
 from typing import IO, Any
 
 from werkzeug.datastructures import FileStorage, Headers, MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
+
+from maskserve.gateway.problems import form_too_large
 
 _HEADER_BYTES = 4096
 
 
 class UploadParser(FormDataParser):
-    """werkzeug's, with a shorter way for the usual upload."""
+    """werkzeug's, with a shorter way for the usual upload. Raises Problem (413) for a form beyond werkzeug's limits."""
 
     def parse(
         self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str] | None = None
@@ -26,9 +29,12 @@ class UploadParser(FormDataParser):
             return super().parse(stream, mimetype, content_length, options)
         body = stream.read()
         file = only_file(body, (options or {}).get("boundary", ""))
-        if file is None:
+        if file is not None:
+            return stream, self.cls(), self.cls([(file.name or "", file)])
+        try:
             return super().parse(BytesIO(body), mimetype, content_length, options)
-        return stream, self.cls(), self.cls([(file.name or "", file)])
+        except RequestEntityTooLarge:  # the photo may be small
+            raise form_too_large(self.max_form_parts, self.max_form_memory_size) from None
 
 
 def only_file(body: bytes, boundary: str) -> FileStorage | None:

@@ -83,6 +83,12 @@ def too_large() -> Problem:
     return Problem(413, str(ErrorCode.IMAGE_TOO_LARGE), f"The request is too large: a photo may have {limit}.")
 
 
+def form_too_large(parts: int | None, field_bytes: int | None) -> Problem:
+    """A form has more parts, or more bytes in a text field, than these."""
+    text = f"A form may have {parts} parts and {(field_bytes or 0) // 1024} KiB in a text field; "
+    return Problem(413, "request_too_large", f"{text}send the parameters in the query instead.")
+
+
 def from_request_error(error: RequestError) -> Problem:
     status = HTTP_STATUS[error.code]
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:  # the worker's own failure, seen from a gateway

@@ -148,9 +148,12 @@ def test_a_body_beyond_the_limit_is_refused_whether_the_server_has_read_it_or_no
     check(answer, 413, "image_too_large")
 
 
-def test_too_many_form_parts_are_refused(http, photo):
-    form = {f"field{number}": "x" for number in range(50)} | {"image": (BytesIO(photo), "p.jpg")}
-    check(http.post(PREDICT, data=form), 413, "image_too_large")
+@pytest.mark.parametrize("fields", [{"class": ["red panda"] * 50}, {"class": "x" * 300_000}])
+def test_a_form_that_is_too_large_beside_its_photo_is_refused_as_such(http, photo, fields):
+    form = fields | {"image": (BytesIO(photo), "p.jpg")}
+    detail = check(http.post(PREDICT, data=form), 413, "request_too_large")["detail"]
+    assert "16 parts and 256 KiB in a text field" in detail
+    assert http.post(f"{PREDICT}?{'&class=red+panda' * 50}", data=photo).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/v1/", "/page/../app.py", "/page/nothing.js"])
