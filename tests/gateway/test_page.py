@@ -15,6 +15,7 @@ from maskserve.gateway.app import PAGE
 from maskserve.imaging.overlay import COLOURS
 from maskserve.protos import wire
 from tests.gateway.conftest import make_photo
+from tests.waiting import until
 
 HOW = "needs Chromium and its driver: apt-get install chromium chromium-driver"
 
@@ -93,6 +94,7 @@ class Page:
 
     def pick(self, arm: str) -> None:
         (choice,) = self.wait(f"input[name=arm][value='{arm}']")
+        assert until(lambda: choice.rect["width"])  # it is in the page before it has its place there
         choice.click()
 
     def complaints(self) -> list[str]:

@@ -53,7 +53,7 @@ def _numbers(value: Any) -> list[int]:
 
 
 def imbalance_findings(survey: Survey, where: Where) -> Iterator[Finding]:
-    """One finding for each class that is rare where it is learnt, or missing from a split, and an error where all are."""
+    """One finding for each class that is rare where it is learnt, or missing from a split; an error where all are."""
     learnt_in = "train" if "train" in survey.splits else None
     counts = survey.counts(learnt_in)
     commonest = max(counts.values(), default=0)
