@@ -82,9 +82,9 @@ def _check_annotation(annotation: Entry, where: Where) -> None:
 def _check_rle(rle: Entry, where: Where) -> None:
     counts, size = rle.get("counts"), rle.get("size")
     try:
-        height, width = size or ()
-        if type(height) is not int or type(width) is not int:
+        if not isinstance(size, list) or set(map(type, size)) != {int}:
             raise TypeError
+        height, width = size
         if not isinstance(counts, list):
             check_rle(MaskRle((height, width), str(counts)))
         elif not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != height * width:
