@@ -99,9 +99,9 @@ def fuse_other(module: nn.Module) -> None:
 
 
 def _fuse_stem(network: MobileNetV2) -> None:
-    """The stem becomes what the first block, which has no other, expands with."""
+    """The stem becomes what the first block, which has no other, expands with; unless that adds the stem's answer."""
     first = network.res1[0]
-    if isinstance(first.expand, nn.Identity):
+    if isinstance(first.expand, nn.Identity) and not first.has_shortcut:
         first.expand, network.stem = network.stem, nn.Identity()
 
 

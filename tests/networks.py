@@ -33,6 +33,7 @@ NETWORKS = {
     "resnet18 with GN": ("resnet50", "quick", "MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.NORM", "GN"),
     "mobilenetv2 with full heads": ("mobilenetv2", "standard"),
     "mobilenetv2, quick": ("mobilenetv2", "quick"),
+    "mobilenetv2, a stem as narrow as res1": ("mobilenetv2", "quick", "MODEL.MOBILENETV2.WIDTH_MULT", "0.25"),
     "mobilenetv2 lite, stride 16": (
         "mobilenetv2", "quick", "MODEL.LITE", "True", "MODEL.MOBILENETV2.OUTPUT_STRIDE", "16",
     ),
