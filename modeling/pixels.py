@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor
 
 from maskserve.modeling.device import as_numpy
@@ -91,13 +92,12 @@ class Pixels:
 def network_size(size: Size, min_size: int, max_size: int) -> Size:
     """The size at which the network sees an image: shortest edge `min_size`, longest at most `max_size`.
 
-    The rule of Detectron2's ResizeShortestEdge, but never below 1 px (a 1 × 10,000 image is legal).
+    Detectron2's, but never below 1 px (a 1 × 10,000 image is legal); a `min_size` of 0 leaves the image as it is.
     """
     if min_size <= 0:
         return size
-    height, width = size
-    scale = min(min_size / min(height, width), max_size / max(height, width))
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    height, width = ResizeShortestEdge.get_output_shape(*size, min_size, max_size)
+    return max(1, height), max(1, width)
 
 
 def padded_size(sizes: Sequence[Size], stride: int, long_stride: int) -> Size:

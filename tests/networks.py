@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 from torch import nn
 
@@ -60,9 +61,8 @@ def network(arm: str, preset: str, *overrides: str) -> tuple[CfgNode, nn.Module]
 def as_detectron2(model: Any, cfg: CfgNode, images: list[np.ndarray]) -> list[Any]:
     inputs = []
     for image in images:
-        height, width = image.shape[:2]
-        scale = min(cfg.INPUT.MIN_SIZE_TEST / min(height, width), cfg.INPUT.MAX_SIZE_TEST / max(height, width))
-        pixels = resize(image, (int(height * scale + 0.5), int(width * scale + 0.5)))
+        size = ResizeShortestEdge.get_output_shape(*image.shape[:2], cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        pixels = resize(image, size)
         pixels = pixels[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels
         inputs.append({"image": torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype("float32"))})
     with torch.inference_mode():

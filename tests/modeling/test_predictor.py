@@ -94,6 +94,8 @@ def test_the_network_s_size_follows_detectron2_but_never_falls_below_one_pixel()
         theirs = ResizeShortestEdge(128, 256).get_transform(image).apply_image(image)
         assert network_size(size, 128, 256) == theirs.shape[:2]
         assert np.abs(resize(image, theirs.shape[:2]).astype(int) - theirs).max() <= 1
+    for size in [(120, 496), (496, 120)]:  # 1333 px over 496, times 120: half a pixel, to rounding
+        assert network_size(size, 800, 1333) == ResizeShortestEdge.get_output_shape(*size, 800, 1333)
     assert network_size((1, 50_000), 128, 256) == (1, 256)
 
 
