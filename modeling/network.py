@@ -3,16 +3,33 @@
     DEPTH 18 | OUTPUT_STRIDE 16 | LITE True | NORM GN ─▶ settle(cfg) ─▶ a config that Detectron2 builds as it stands
                                                         backbone_name, network_name ─▶ run.json, answers
 
-Detectron2 checks the same with bare assertions, deep inside of the building.
+Detectron2 checks the same with bare assertions, deep inside of the building, or builds what nothing here can
+train or serve: a cascade, keypoints, rotated boxes.
 """
 
 from __future__ import annotations
+
+from functools import reduce
 
 from detectron2.config import CfgNode
 
 from maskserve.modeling import lite, mobilenetv2  # noqa: F401  (they register what they define)
 from maskserve.protos.errors import ConfigError
 
+ARCHITECTURE: dict[str, tuple[str | bool, ...]] = {
+    "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN", "LiteRCNN"),
+    "MODEL.BACKBONE.NAME": (
+        "build_resnet_fpn_backbone",
+        "build_mobilenetv2_fpn_backbone",
+        "build_retinanet_resnet_fpn_backbone",
+    ),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
+    "MODEL.ROI_HEADS.NAME": ("StandardROIHeads",),
+    "MODEL.MASK_ON": (True,),
+    "MODEL.KEYPOINT_ON": (False,),
+}
+"""Mask R-CNN on an FPN, which trainings, predictors and archives are for: each key's values."""
 RESNET_DEPTHS = (18, 34, 50, 101, 152)
 BASIC_BLOCK_DEPTHS = (18, 34)
 BASIC_BLOCK_CHANNELS = 64
@@ -34,9 +51,10 @@ def settle(cfg: CfgNode) -> None:
         ConfigError: the key and the values that it can have.
     """
     model = cfg.MODEL
+    _check_architecture(cfg)
     if model.BACKBONE.NAME == "build_mobilenetv2_fpn_backbone":
         _settle_mobilenetv2(cfg)
-    elif model.BACKBONE.NAME == "build_resnet_fpn_backbone":
+    else:
         _settle_resnet(cfg)
     if model.LITE:
         model.META_ARCHITECTURE = "LiteRCNN"
@@ -59,6 +77,15 @@ def network_name(cfg: CfgNode) -> str:
     mobile = cfg.MODEL.BACKBONE.NAME == "build_mobilenetv2_fpn_backbone"
     dilated = mobile and cfg.MODEL.MOBILENETV2.OUTPUT_STRIDE == mobilenetv2.DILATED_STRIDE
     return f"{backbone_name(cfg)}-fpn" + "-os16" * dilated + "-lite" * cfg.MODEL.LITE
+
+
+def _check_architecture(cfg: CfgNode) -> None:
+    for key, choices in ARCHITECTURE.items():
+        value = reduce(getattr, key.split("."), cfg)
+        if value not in choices:
+            raise ConfigError(
+                f"{key} {value}: maskserve is for Mask R-CNN on an FPN, choose {' or '.join(map(str, choices))}"
+            )
 
 
 def _settle_mobilenetv2(cfg: CfgNode) -> None:

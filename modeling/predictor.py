@@ -33,6 +33,7 @@ from maskserve.modeling.fused import fuse
 from maskserve.modeling.heads import prepare_heads
 from maskserve.modeling.int8_pyramid import Int8Pyramid
 from maskserve.modeling.loading import load_network
+from maskserve.modeling.network import settle
 from maskserve.modeling.one_pass import NOTHING, OnePass, fits
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph, OpenVinoTrunk
 from maskserve.modeling.pixels import Pixels
@@ -211,12 +212,11 @@ def _int8_trunk(path: Path | None, model: GeneralizedRCNN, cfg: CfgNode, dtype: 
 
 
 def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:
-    if not cfg.MODEL.MASK_ON:
-        raise ConfigError("the config makes no masks: set MODEL.MASK_ON True")
     if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
         raise ConfigError(f"INPUT.FORMAT {cfg.INPUT.FORMAT!r}: choose RGB or BGR")
     cfg = cfg.clone()
     cfg.defrost()
+    settle(cfg)
     cfg.MODEL.DEVICE = pick_device(device)
     cfg.MODEL.WEIGHTS = ""
     cfg.freeze()

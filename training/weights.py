@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskserve.modeling.config import load_cfg
+from maskserve.modeling.config import merge_file, new_cfg
 from maskserve.modeling.loading import load_state_dict
 from maskserve.protos.errors import ConfigError
 from maskserve.training.fetch import fetch
@@ -213,7 +213,8 @@ def _detectron2_recipe(path: Path, state: Mapping[str, Tensor]) -> tuple[str, di
     recipe = "mobilenetv2-torchvision" if mobile else "resnet50-detectron2"
     beside = path.with_name("config.yaml")
     if beside.is_file():
-        cfg = load_cfg(beside)
+        cfg = new_cfg()
+        merge_file(cfg, beside)  # of any network with that trunk
         with_groups = [key for key in TRUNK_NORMS if _value(cfg, key) == "GN"]
         return recipe, {key: _value(cfg, key) for key in (*INHERITED_KEYS, *with_groups)}
     return recipe, {} if mobile else _resnet_shape(state)

@@ -7,10 +7,11 @@ import yaml
 
 from maskserve.modeling.config import load_cfg, merge_overrides, new_cfg
 from maskserve.protos.errors import ConfigError
+from maskserve.training.presets import ARMS, CONFIGS
 
 
 def test_a_dumped_config_loads_to_the_same_values(tmp_path: Path):
-    cfg = new_cfg()
+    cfg = load_cfg(CONFIGS / ARMS["mobilenetv2"].config)
     cfg.MODEL.MOBILENETV2.WIDTH_MULT = 0.5
     (tmp_path / "config.yaml").write_text(cfg.dump())
     assert yaml.safe_load(load_cfg(tmp_path / "config.yaml").dump()) == yaml.safe_load(cfg.dump())

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from maskserve.modeling.config import new_cfg
+from maskserve.modeling.config import load_cfg
 from maskserve.modeling.mobilenetv2 import MobileNetV2, build_mobilenetv2_fpn_backbone, scaled
 from maskserve.modeling.network import settle
 from maskserve.protos.errors import ConfigError
 from maskserve.training.naming import PREFIX, from_torchvision
+from maskserve.training.presets import ARMS, CONFIGS
 
 STAGES = ("res1", "res2", "res3", "res4", "res5")
 
@@ -91,10 +92,8 @@ def test_a_wrong_option_is_a_config_error(wrong: dict):
 
 @pytest.mark.parametrize("output_stride", [32, 16])
 def test_the_registry_s_backbone_is_an_fpn_over_it_with_the_same_levels_for_both_output_strides(output_stride: int):
-    cfg = new_cfg()
-    cfg.MODEL.BACKBONE.NAME = "build_mobilenetv2_fpn_backbone"
+    cfg = load_cfg(CONFIGS / ARMS["mobilenetv2"].config)
     cfg.MODEL.MOBILENETV2.OUTPUT_STRIDE = output_stride
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 16
     settle(cfg)
     backbone = build_mobilenetv2_fpn_backbone(cfg, type("Shape", (), {"channels": 3}))

@@ -21,6 +21,7 @@ from maskserve.training.presets import ARMS, resolve_cfg
 
 LITE = ("MODEL.LITE", "True")
 R18 = ("MODEL.RESNETS.DEPTH", "18")
+P6P7 = ("MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
 OS16 = ("MODEL.MOBILENETV2.OUTPUT_STRIDE", "16")
 HALF = ("MODEL.MOBILENETV2.WIDTH_MULT", "0.5")
 GN = (
@@ -155,6 +156,15 @@ def test_what_follows_is_set_and_nothing_else():
 @pytest.mark.parametrize(
     ("backbone", "overrides", "said"),
     [
+        ("resnet50", ("MODEL.META_ARCHITECTURE", "RetinaNet"), r"choose GeneralizedRCNN or LiteRCNN"),
+        ("mobilenetv2", (*LITE, "MODEL.META_ARCHITECTURE", "PanopticFPN"), r"MODEL\.META_ARCHITECTURE PanopticFPN: "),
+        ("resnet50", ("MODEL.BACKBONE.NAME", "build_resnet_backbone"), r"choose build_resnet_fpn_backbone or "),
+        ("resnet50", ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"), r"MODEL\.PROPOSAL_GENERATOR\.NAME RRPN: .*choose RPN$"),
+        ("resnet50", ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"), r"choose DefaultAnchorGenerator$"),
+        ("resnet50", ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"), r"CascadeROIHeads: .*choose StandardROIHeads$"),
+        ("mobilenetv2", ("MODEL.MASK_ON", "False"), r"MODEL\.MASK_ON False: .*choose True$"),
+        ("mobilenetv2", ("MODEL.KEYPOINT_ON", "True"), r"MODEL\.KEYPOINT_ON True: .*choose False$"),
+        ("resnet50", (*R18, *P6P7, "MODEL.RESNETS.NUM_GROUPS", "2"), r"NUM_GROUPS 2: must be 1"),
         ("resnet50", ("MODEL.RESNETS.DEPTH", "20"), r"MODEL\.RESNETS\.DEPTH 20: choose one of 18, 34, 50, 101"),
         ("resnet50", (*R18, "MODEL.RESNETS.RES2_OUT_CHANNELS", "128"), r"RES2_OUT_CHANNELS 128: must be 64"),
         ("resnet50", (*R18, "MODEL.RESNETS.NUM_GROUPS", "2"), r"NUM_GROUPS 2: must be 1"),

@@ -14,12 +14,12 @@ from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18, resnet34, resnet50, resnet101
 
-from maskserve.modeling.config import new_cfg
+from maskserve.modeling.config import load_cfg
 from maskserve.modeling.network import backbone_name, network_name, settle
 from maskserve.protos.errors import ConfigError
 from maskserve.training import fetch as fetching
 from maskserve.training.naming import PREFIX, from_torchvision
-from maskserve.training.presets import ARMS, resolve_cfg
+from maskserve.training.presets import ARMS, CONFIGS, resolve_cfg
 from maskserve.training.safe_pickle import load_arrays
 from maskserve.training.weights import NO_WEIGHTS, PUBLISHED, find_weights, from_file, load_into, published_url
 
@@ -47,11 +47,9 @@ def test_torchvision_s_resnets_give_torchvision_s_features(depth: int, network: 
     photos = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         theirs.train()(photos)
-    cfg = new_cfg()
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg = load_cfg(CONFIGS / R50.config)
     cfg.MODEL.RESNETS.DEPTH = depth
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     settle(cfg)
     ours = build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval()
     state = {k.removeprefix(PREFIX): v for k, v in from_torchvision(theirs.state_dict(), "resnet50").items()}
@@ -153,6 +151,18 @@ def test_a_run_s_weights_bring_its_network_along(tmp_path: Path, overrides: tupl
     own = other.state_dict()
     kept = [name for name in own if name in weights.state and torch.equal(own[name], weights.state[name])]
     assert len(kept) == len(own)
+
+
+def test_the_weights_of_another_architecture_on_the_same_trunk_are_a_start(tmp_path: Path):
+    cfg, model = model_for(R50, NO_WEIGHTS)
+    torch.save(model.state_dict(), tmp_path / "model_final.pth")
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME = "PanopticFPN", "CascadeROIHeads"
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    weights = from_file(tmp_path / "model_final.pth", R50)
+    resolved, other = model_for(R50, weights)
+    assert resolved.MODEL.ROI_HEADS.NAME == "StandardROIHeads"
+    load_into(other, weights)
 
 
 @pytest.mark.parametrize("content", ["another network", "nothing useful", "garbage", "missing"])
