@@ -1,7 +1,7 @@
 """The compiled kernels, from a path that outlives the archive.
 
     kernels.py, *_kernels.py ─▶ copies in the user's cache folder, named by their hash ─▶ numba keeps what it
-                                compiled beside them
+                                compiled beside them (`kernel_cache.py`)
 
 numba finds its compiled code by the path of the source, and TorchServe unpacks an archive to another path each time:
 every worker would compile for seconds what the last one compiled already. Where nothing can be written, they do.
@@ -76,6 +76,10 @@ def _load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # compiled code that is read from a file asks for it by name
     spec.loader.exec_module(module)
+    if os.access(source.parent, os.W_OK):
+        from maskserve.modeling.kernel_cache import keep  # numba may not be installed
+
+        keep(module)
     return module
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numba
 
 from maskserve.modeling.lanes import round_line
 
-_compiled: Any = partial(numba.njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
+_compiled: Any = partial(numba.njit, nogil=True, error_model="numpy")
 
 
 def _round_rows(x: Any, out: Any, units: Any, first: int, last: int) -> None:

@@ -10,16 +10,14 @@ know, for each row and each column that a cell's samples touch, the sum of its w
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numba.extending import overload
 
-_compiled: Any = partial(numba.njit, nogil=True, cache=os.access(Path(__file__).parent, os.W_OK))
+_compiled: Any = partial(numba.njit, nogil=True)
 # "reassoc" and "contract" allow vectors and fused multiply-adds; infinities and NaN keep their meaning
 _calculating: Any = partial(_compiled, fastmath={"reassoc", "contract"})
 

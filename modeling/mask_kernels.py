@@ -9,15 +9,13 @@ Shape shorthand: M side of the head's mask, w, h the columns and rows of the ima
 from __future__ import annotations
 
 import math
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
-_compiled: Any = partial(numba.njit, nogil=True, cache=os.access(Path(__file__).parent, os.W_OK))
+_compiled: Any = partial(numba.njit, nogil=True)
 HALF = np.float32(0.5)
 LONGEST = 13
 """Digits of a number: 5 of 64 bits each."""

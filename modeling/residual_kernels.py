@@ -12,9 +12,7 @@ so many channels before the end; what it shares with the one before is calculate
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -23,7 +21,7 @@ import numpy as np
 from maskserve.modeling.lanes import LANES, load, store
 from maskserve.modeling.tiles import TAPS, cut, depthwise_of, plus, products_of, put
 
-_compiled: Any = partial(numba.njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
+_compiled: Any = partial(numba.njit, nogil=True, error_model="numpy")
 PIXELS, VECTORS, SPOTS = 8, 2, 4
 """Of a tile of products; pixels of a depthwise tile."""
 WIDTH = VECTORS * LANES

@@ -11,9 +11,7 @@ the start.
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -21,7 +19,7 @@ import numpy as np
 
 from maskserve.modeling.lanes import LANES, load, load_one, positive, round_line, store
 
-_compiled: Any = partial(numba.njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
+_compiled: Any = partial(numba.njit, nogil=True, error_model="numpy")
 INNER, SIDE, PLACES = 4, 6, 36
 NEAR, FAR = 0.7, 1.5
 POINTS = (0.0, NEAR, -NEAR, FAR, -FAR)

@@ -13,23 +13,26 @@ import pytest
 from maskserve.modeling import compiled
 
 SCRIPT = """
+import sys
 import numpy as np
 from maskserve.modeling import compiled
-boxes = np.array([[0, 0, 10, 10], [1, 1, 10, 10], [30, 30, 40, 40]], np.float32)
+boxes = np.array([[0, 0, 10, 10], [1, 1, 10, 10], [30, 30, 40, 40]])
 kernel = compiled.kernels().first_apart
-assert kernel(boxes, np.zeros(3, np.int64), 1, 0.5, 3).tolist() == [0, 2]
+for dtype in sys.argv[1:]:
+    assert kernel(boxes.astype(dtype), np.zeros(3, np.int64), 1, 0.5, 3).tolist() == [0, 2]
 print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
 SOURCES = Path(compiled.__file__).parents[1]
 KERNELS = SOURCES / "modeling" / "kernels.py"
 
 
-def run(place: Path, cache: Path) -> str:
+def run(place: Path, cache: Path, *dtypes: str, before: str = "") -> str:
     """(times that compiled code was found, times that it was not) of a process whose maskserve lies at `place`."""
     shutil.copytree(SOURCES / "modeling", place / "maskserve" / "modeling")
     shutil.copytree(SOURCES / "protos", place / "maskserve" / "protos")
     environment = {**os.environ, "PYTHONPATH": str(place), "MASKSERVE_CACHE": str(cache)}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", before + SCRIPT, *(dtypes or ["float32"])]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -73,6 +76,27 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     cache = tmp_path / "a-file"
     cache.write_text("no folder")
     assert run(tmp_path / "archive", cache) == "0 1"
+
+
+FULL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))  # the copied source is smaller, what is compiled larger
+"""
+
+
+def test_a_disk_that_is_full_is_done_without_and_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "archive", tmp_path / "cache", "float32", "float64", before=FULL_DISK) == "0 2"
+    assert capfd.readouterr().err.count("cannot be kept") == 1
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_what_was_cut_off_is_compiled_anew_and_kept_again(tmp_path: Path, kind: str) -> None:
+    cache = tmp_path / "cache"
+    run(tmp_path / "first", cache)
+    (file,) = cache.rglob(f"*.{kind}")
+    os.truncate(file, 20)
+    assert run(tmp_path / "second", cache) == "0 1"
+    assert run(tmp_path / "third", cache) == "1 0"
 
 
 def test_a_copy_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
