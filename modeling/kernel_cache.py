@@ -1,21 +1,25 @@
 """What numba keeps on disk of compiled kernels.
 
-    what cannot be read      ─▶ compiled anew, and kept in its place
-    what cannot be written   ─▶ not kept
+    what cannot be read, or is another signature's   ─▶ compiled anew, and kept in its place
+    what processes keep at the same time             ─▶ one after the other: numba reads, numbers and writes in steps
+    what cannot be written                           ─▶ not kept
 
 It is a help, for which no kernel may fail.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
+from numba.core.sigutils import normalize_signature
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,17 +38,21 @@ class KernelCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """See numba's: None has it compiled."""
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001  (pickle raises anything for a file that was cut off)
             _LOG.info("%s: compiled anew, for what was kept cannot be read: %r", self, error)
             with suppress(OSError):
                 self.flush()  # nothing is ever kept beside an index that cannot be read
             return None
+        args, _ = normalize_signature(sig)
+        return found if found and tuple(found.signature.args) == tuple(args) else None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """See numba's."""
         try:
-            super().save_overload(sig, data)
+            with Path(self.cache_path, "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+                super().save_overload(sig, data)
         except Exception as error:  # noqa: BLE001  (on a full disk the index may be unreadable, too)
             _say_not_kept(self.cache_path, getattr(error, "strerror", None) or repr(error))
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,30 @@ def test_what_was_cut_off_is_compiled_anew_and_kept_again(tmp_path: Path, kind: 
     os.truncate(file, 20)
     assert run(tmp_path / "second", cache) == "0 1"
     assert run(tmp_path / "third", cache) == "1 0"
+
+
+def test_the_code_of_another_signature_is_not_run(tmp_path: Path) -> None:
+    cache, both = tmp_path / "cache", ("float32", "float64")
+    run(tmp_path / "first", cache, *both)
+    one, other = cache.rglob("*.nbc")
+    shutil.copy(one, other)
+    assert run(tmp_path / "second", cache, *both) == "1 1"
+    assert run(tmp_path / "third", cache, *both) == "2 0"
+
+
+SLOW_DISK = """
+import time
+from numba.core.caching import IndexDataCacheFile
+write = IndexDataCacheFile._save_index
+IndexDataCacheFile._save_index = lambda self, overloads: (time.sleep(1.5), write(self, overloads))
+"""
+
+
+def test_processes_that_fill_the_cache_together_keep_what_both_compiled(tmp_path: Path) -> None:
+    cache, both = tmp_path / "cache", ("float32", "float64")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda dtype: run(tmp_path / dtype, cache, dtype, before=SLOW_DISK), both))
+    assert run(tmp_path / "third", cache, *both) == "2 0"
 
 
 def test_a_copy_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
