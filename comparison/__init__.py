@@ -3,6 +3,7 @@
 results.py       what a comparison says, as plain values (the JSON's shape)
 run.py           the pipeline: runs and data ─▶ answers ─▶ statistics ─▶ cost ─▶ served ─▶ verdict ─▶ files
 arms.py          a run folder or an archive ─▶ predictor, and what it is in words
+origin.py        which data set and split the photos are
 cost.py          latency in turns, sizes; memory.py: peak memory of a fresh process
 served.py        AP of what TorchServe answers, beside the offline AP
 statistics.py    answers and labels ─▶ AP (average_precision.py) and its paired bootstrap (paired_bootstrap.py),

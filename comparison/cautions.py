@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from maskserve.comparison.results import ArmFacts, Comparison
@@ -24,14 +25,7 @@ def cautions(comparison: Comparison) -> list[str]:
         found.append(f"The arms were not trained alike: they differ in {_listed(schedules)}.")
     if _differing(a, b, {"data_hash": "data"}):
         found.append("The arms were trained on different data; the difference is that of network and data together.")
-    for arm in (a, b):
-        if arm.facts.get("data_hash") == statistics.data_hash:
-            found.append(f"{arm.label} was trained on these very photos: its AP says nothing about new ones.")
-    if statistics.split in ("train", "val"):
-        found.append(
-            f"This is the {statistics.split} split, which {'trained' if statistics.split == 'train' else 'chose'} the "
-            "weights: AP on it flatters. Compare on test photos."
-        )
+    found += _seen(comparison)
     rare = [f"{name} ({count})" for name, count in statistics.instances.items() if 0 < count < FEW_INSTANCES]
     if rare:
         found.append(f"Few labelled instances of {_listed(rare)}: read those figures by their intervals only.")
@@ -39,6 +33,26 @@ def cautions(comparison: Comparison) -> list[str]:
     if missing:
         found.append(f"No labelled instance of {_listed(missing)}: nothing is known about it.")
     return found
+
+
+def _seen(comparison: Comparison) -> Iterator[str]:
+    """Which arms know the photos, as far as data hashes tell."""
+    origin, arms = comparison.origin, (comparison.a, comparison.b)
+    same = [arm.label for arm in arms if arm.facts.get("data_hash") == origin.data_hash]
+    other = [arm.label for arm in arms if arm.label not in same]
+    if same and origin.split == "train":
+        yield f"{_listed(same)} {_were(same)} trained on these very photos: AP on them says nothing about new ones."
+    if same and origin.split == "val":
+        yield f"These photos chose the weights of {_listed(same)}: AP on them flatters. Compare on test photos."
+    if other:
+        yield (
+            f"It cannot be told whether {_listed(other)} {_were(other)} trained on some of these photos: they are from "
+            "another data set, or from another import of it."
+        )
+
+
+def _were(names: list[str]) -> str:
+    return "was" if len(names) == 1 else "were"
 
 
 def _differing(a: ArmFacts, b: ArmFacts, keys: dict[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
     Comparison
     ├── arms        Arm a, Arm b: what was compared
+    ├── origin      Origin: what the photos are to a training
     ├── statistics  Statistics: AP and paired differences, PR curves, calibration, confusion, each photo's score
     ├── cost        Cost: parameters, FLOPs, sizes, memory, latency
     ├── served      Served: AP of the answers that TorchServe gave, beside the offline AP; None without --served
@@ -128,7 +129,7 @@ class Statistics:
     data: str
     """The manifest's path."""
     data_hash: str
-    """SHA-256 of that file. An import's own data hash is one for all of its splits; this tells them apart."""
+    """SHA-256 of that file; an import's own data hash (see Origin) is one for all of its splits."""
     image_count: int
     instances: Mapping[str, int]
     """By class."""
@@ -237,9 +238,19 @@ class ArmFacts:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What the photos are to a training: of which data set, and which split of it."""
+
+    data_hash: str
+    """As a training on that data set has it in run.json."""
+    split: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     a: ArmFacts
     b: ArmFacts
+    origin: Origin
     statistics: Statistics
     cost: Cost
     served: Served | None

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from maskserve.comparison.arms import Arm, open_arms, short_names
 from maskserve.comparison.cost import measure_cost
+from maskserve.comparison.origin import origin
 from maskserve.comparison.page import plot_files, render_page
 from maskserve.comparison.pictures import Gallery, draw_galleries
 from maskserve.comparison.results import ArmName, Comparison
@@ -135,7 +136,7 @@ def _measured(
     a, b = (arm.facts for arm in arms)
     verdict = decide(statistics, cost, {"a": a.label, "b": b.label}, served)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    return Comparison(a, b, statistics, cost, served, verdict, made, versions())
+    return Comparison(a, b, origin(job.data, job.split, manifest), statistics, cost, served, verdict, made, versions())
 
 
 def _shares(progress: Progress) -> Callable[[float], None]:

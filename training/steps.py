@@ -145,7 +145,7 @@ def _set_up(job: Job, cfg: CfgNode, start: Start, progress: Progress) -> StepTra
     """The trainer in the state of `start`."""
     dataset = load_dataset(job.data)
     if dataset.train.data_hash != start.data_hash:
-        raise DataError(f"{job.data}: machine {job.machines.rank} has other photos or labels there than machine 0")
+        raise DataError(f"{job.data}: machine {job.machines.rank} has other photos, labels or splits than machine 0")
     first_step = start.last["step"]
     seed_all_rng(cfg.SEED + first_step + RANK_SEED * comm.get_rank())
     model = build_model(cfg)

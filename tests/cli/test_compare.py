@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from maskserve.cli.main import main
+from maskserve.training.datasets.manifest import load_manifest
 from tests.runs import make_run
 
 
@@ -42,6 +43,7 @@ def test_a_comparison_from_end_to_end(compared: tuple[Result, Path], pandas: Pat
     value: dict[str, Any] = json.loads(done.stdout)
     assert value == json.loads((folder / "comparison.json").read_text())
     assert value["statistics"]["image_count"] == 2
+    assert value["origin"] == {"data_hash": load_manifest(pandas / "train.json").data_hash, "split": "test"}
     assert value["cost"]["a"]["parameters"] > value["cost"]["b"]["parameters"]
     assert len(value["cost"]["a"]["latency_ms"]) == 3
     assert (value["a"]["label"], value["b"]["label"]) == ("ResNet-18", "MobileNetV2")

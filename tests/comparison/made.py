@@ -20,6 +20,7 @@ from maskserve.comparison.results import (
     Cost,
     Curve,
     Kind,
+    Origin,
     Photo,
     Row,
     Served,
@@ -38,6 +39,7 @@ def make_comparison(*, served: bool | None = True, decided: bool = True) -> Comp
     return Comparison(
         a=_facts("a", "half-width ResNet-50", "thin.pth", 3000),
         b=_facts("b", "MobileNetV2", "mobile.pth", 3000),
+        origin=Origin("d" * 64, "test"),
         statistics=_statistics(),
         cost=Cost(_cost(310.0), _cost(105.8), 2.93, 2.81, 3.07, "A processor, 2 cores, no GPU; torch 2 with 2 threads"),
         served=None if served is None else _served(equal=served),

@@ -14,6 +14,7 @@ import pytest
 from maskserve.comparison.cautions import cautions
 from maskserve.comparison.page import chance_text, command_line, confusion_rows, plot_files, render_page, signed_text
 from maskserve.comparison.plots import PLACEHOLDERS
+from maskserve.comparison.results import Origin
 from tests.comparison.made import CLASSES, HOSTILE, SENTENCE, make_comparison, make_galleries
 
 VOID = {"meta", "img", "br", "link"}
@@ -167,23 +168,45 @@ def test_the_command_makes_the_page_again():
 
 
 def test_unequal_conditions_are_named():
-    """Starts, schedules, data, seen photos, splits, rare classes; nothing where there is nothing to say."""
+    """Starts, schedules, data, rare classes; nothing where there is nothing to say."""
     made = make_comparison()
     same = replace(made.a, name="b", label="other")
     fair = replace(made, b=same, statistics=replace(made.statistics, instances={"giant panda": 61}))
     assert cautions(fair) == []
-    other = replace(same, facts={**same.facts, "steps": 10, "data_hash": made.statistics.data_hash})
+    other = replace(same, facts={**same.facts, "steps": 10, "data_hash": "f" * 64})
     unfair = " ".join(cautions(replace(made, b=replace(other, init="random weights: trained from scratch"))))
     for words in (
         "started from different weights",
         "differ in steps",
         "different data",
-        "other was trained on these",
         HOSTILE,
     ):
         assert words in unfair, words
-    on_val = replace(fair, statistics=replace(fair.statistics, split="val"))
-    assert "chose the weights" in " ".join(cautions(on_val))
+
+
+@pytest.mark.parametrize(
+    ("data_hash", "split", "said"),
+    [
+        ("d" * 64, "train", "half-width ResNet-50 and other were trained on these very photos"),
+        ("d" * 64, "val", "chose the weights of half-width ResNet-50 and other"),
+        ("d" * 64, "test", ""),
+        ("e" * 64, "train", "cannot be told whether half-width ResNet-50 and other were trained on some of these"),
+        ("e" * 64, "test", "cannot be told whether half-width ResNet-50 and other were trained on some of these"),
+    ],
+)
+def test_photos_that_an_arm_has_seen_are_named(data_hash: str, split: str, said: str):
+    """By data set and split; of another data set, or with no data set named by the run, that it cannot be told."""
+    made = make_comparison()
+    labelled = replace(made.statistics, instances={"giant panda": 61})
+    other = replace(made.a, name="b", label="other")
+    same = replace(made, b=other, statistics=labelled, origin=Origin(data_hash, split))
+    assert len(cautions(same)) == bool(said)
+    assert said in " ".join(cautions(same))
+    one = replace(same, b=replace(other, facts={}), origin=Origin("d" * 64, "train"))
+    assert [text[:45] for text in cautions(one)] == [
+        "half-width ResNet-50 was trained on these ver",
+        "It cannot be told whether other was trained o",
+    ]
 
 
 def test_numbers_as_text():

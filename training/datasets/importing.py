@@ -83,7 +83,7 @@ def import_labels(
         on_photo(done, len(jobs))
     class_names = _class_names(examples, files, options.labels)
     by_split = _dealt(examples, options)
-    data_hash = _data_hash(examples, class_names)
+    data_hash = _data_hash(by_split, class_names)
     with landing(out_dir) as staged:
         manifests = {
             split: _manifest(members, split, class_names, data_hash, out_dir, staged)
@@ -155,9 +155,10 @@ def _dealt(examples: Sequence[Example], options: ImportOptions) -> dict[str, lis
     return {split: members for split, members in splits.items() if members}
 
 
-def _data_hash(examples: Iterable[Example], class_names: tuple[str, ...]) -> str:
-    """SHA-256 of the photos' bytes and labels; where the files lie and in which order does not matter."""
-    lines = sorted(json.dumps([e.digest, list(map(_hashed, e.instances))], separators=(",", ":")) for e in examples)
+def _data_hash(by_split: Mapping[str, Sequence[Example]], class_names: tuple[str, ...]) -> str:
+    """SHA-256 of the photos' bytes, labels and splits; where the files lie and in which order does not matter."""
+    rows = ([split, e.digest, list(map(_hashed, e.instances))] for split, members in by_split.items() for e in members)
+    lines = sorted(json.dumps(row, separators=(",", ":")) for row in rows)
     return hashlib.sha256("\n".join([json.dumps(class_names), *lines]).encode()).hexdigest()
 
 

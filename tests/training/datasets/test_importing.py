@@ -191,6 +191,16 @@ def test_the_data_hash_follows_photos_and_labels_but_not_where_they_lie(tmp_path
     assert import_labels([tmp_path / "a"], tmp_path / "out" / "a", options).data_hash != one
 
 
+def test_the_data_hash_follows_the_splits_too(tmp_path: Path) -> None:
+    """Or a model would not be known to have been trained on another deal's test photos."""
+    for number in range(8):
+        write_labelme(tmp_path / f"in/{number}", [square("cat")], photo=photo_bytes(seed=number))
+    dealt = (ImportOptions(), ImportOptions(), ImportOptions(seed=1), ImportOptions(test_fraction=0.5))
+    one, same, *others = (import_labels([tmp_path / "in"], tmp_path / "out", options).data_hash for options in dealt)
+    assert one == same
+    assert len({one, *others}) == 3
+
+
 def test_other_json_files_are_passed_over_and_an_import_into_the_folder_itself_can_be_repeated(tmp_path: Path) -> None:
     folder = _many(tmp_path / "in")
     for _ in range(2):
