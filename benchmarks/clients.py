@@ -54,7 +54,7 @@ class Answer:
 
 
 class RefusedError(RuntimeError):
-    """An answer that is neither 200 nor "busy"."""
+    """An answer that is neither 200 nor, where that is counted, "busy"."""
 
     def __init__(self, url: str, status: int, body: bytes) -> None:
         super().__init__(f"{url} answers {status}: {body[:200]!r}")

@@ -88,6 +88,8 @@ def _loops(post: Post, server: Server) -> Callable[[], Turn]:
         before = process.cpu_times()
         load = closed_loop(post, concurrency=CONCURRENCY, requests=REQUESTS)
         after = process.cpu_times()
+        if load.shed:
+            raise RuntimeError(f"{post.url} told {load.shed} of {REQUESTS} requests to come back")
         cpu_s = after.user + after.system - before.user - before.system
         return Turn(load.rate, 1000 * cpu_s / REQUESTS, process.memory_info().rss / 2**20)
 

@@ -95,8 +95,9 @@ def _tuned(bench: Bench, arm: Arm) -> Layout:
 
 def _row(claim: Claim, turns: Mapping[str, Sequence[Load]], layout: Layout) -> Row:
     peer, ours = turns[claim.against], turns[str(Arm.of(claim))]
-    if any(load.shed for load in ours):
-        return failed(claim, f"maskserve refused {sum(load.shed for load in ours)} requests")
+    for name, loads in ((OURS, ours), (claim.against, peer)):
+        if shed := sum(load.shed for load in loads):
+            return failed(claim, f"{name} refused {shed} requests")
     batch = f" in batches of {layout.batch_size}" if layout.batch_size > 1 else ""
     note = f"{REQUESTS} requests a round; ours: workers × threads {layout.workers} × {layout.threads}{batch}"
     if not claim.name.endswith(".p99"):

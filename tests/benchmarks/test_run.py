@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -31,7 +32,7 @@ from benchmarks.peers import torchserve_stock
 from benchmarks.profile import kind_of
 from benchmarks.results import Claim, Row
 from benchmarks.rounds import take_turns
-from benchmarks.rows import Group, model_path, served, serving, throughput
+from benchmarks.rows import Group, gateway, model_path, served, serving, throughput
 from benchmarks.run import all_groups, chosen_groups, main, measure
 from benchmarks.subject import ROOT, TUNED_MALLOC, Subject, SubjectError, clean_environment
 from maskserve.modeling import compiled
@@ -320,6 +321,28 @@ def test_an_error_ends_the_closed_loop(address: str) -> None:
     """A peer that fails quickly must not look fast."""
     with pytest.raises(RefusedError, match="418"):
         closed_loop(Post(f"{address}/elsewhere", b"x", "image/jpeg"), concurrency=2, requests=20)
+
+
+def test_busy_is_no_answer_where_single_requests_are_timed(address: str) -> None:
+    """It comes at once, and would make a row look good."""
+    ask = serving._answers(Post(f"{address}/photo", b"x", "image/jpeg"))
+    with pytest.raises(RefusedError, match="503"):
+        _ = ask(), ask()
+
+
+def test_the_gateway_alone_has_no_row_when_it_sheds(address: str) -> None:
+    ask = gateway._loops(Post(f"{address}/photo", b"x", "image/jpeg"), SimpleNamespace(pid=os.getpid()))
+    with pytest.raises(RuntimeError, match="/photo told 160 of 320 requests to come back"):
+        ask()
+
+
+@pytest.mark.parametrize("who", [served.OURS, served.LITSERVE])
+def test_throughput_has_no_row_when_either_side_sheds(who: str) -> None:
+    arm = served.Arm("mnv2", 320, "fp32")
+    (claim, *_) = throughput._claims(arm, "litserve")
+    names = {served.OURS: str(arm), served.LITSERVE: served.LITSERVE}
+    turns = {key: [Load(seconds=1.0, latencies_ms=(1.0,), shed=2 * (name == who))] for name, key in names.items()}
+    assert throughput._row(claim, turns, Layout(2, 1)).problem == f"failed: {who} refused 2 requests"
 
 
 @pytest.mark.parametrize(
