@@ -98,6 +98,8 @@ def main(
     if list_only:
         click.echo("\n".join(claim.name for group in groups for claim in group.claims))
         return
+    if json_path:
+        _check_writable(json_path)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_ctrl_c)
     for other in others_that_disturb():
@@ -112,6 +114,14 @@ def main(
     where = "; docs/benchmarks.md and docs/benchmarks/ are written" if written else ""
     click.echo(f"\n{summary(results.rows)}, in {results.wall_s / 60:.1f} minutes{where}")
     sys.exit(any(row.failed for row in results.rows))
+
+
+def _check_writable(path: Path) -> None:
+    """Raises UsageError now and not after a quarter of an hour; the file is there then, as it was or empty."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise click.UsageError(f"--json {path} cannot be written ({error.strerror}); name another file") from None
 
 
 def run(groups: Sequence[Group], *, full: bool, rounds: int) -> Results:

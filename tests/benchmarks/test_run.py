@@ -190,6 +190,18 @@ def test_every_row_has_a_name_of_its_own() -> None:
     assert CliRunner().invoke(main, ["--list", "--only", "pixels.rle"]).output == "pixels.rle\n"
 
 
+@pytest.mark.parametrize("place", ["missing/x.json", "file/x.json"])
+def test_results_that_cannot_be_written_are_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Not after a quarter of an hour."""
+    monkeypatch.setattr("benchmarks.run.run", lambda *_about, **_more: pytest.fail("it measures"))
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(main, ["--only", "pixels", "--json", str(tmp_path / place)])
+    assert done.exit_code == 2
+    assert f"{place} cannot be written" in done.output
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("small"), rounds=1, full=False, tiny=True)
