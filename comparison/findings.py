@@ -42,6 +42,11 @@ class Gap:
         """Whether its interval leaves zero out."""
         return self.low > 0
 
+    @property
+    def error(self) -> float:
+        """Its standard error."""
+        return standard_error(self.size, self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -84,8 +89,7 @@ def accuracy(statistics: Statistics) -> Accuracy:
         return Accuracy("same", found, None)
     if found.is_clear:
         return Accuracy("ahead", found, None)
-    error = standard_error(found.low, found.high)
-    return Accuracy("open", found, photos_for(found.size, error, statistics.image_count))
+    return Accuracy("open", found, photos_for(found.size, found.error, statistics.image_count))
 
 
 def speed(cost: Cost) -> Speed:

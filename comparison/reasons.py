@@ -16,7 +16,7 @@ from maskserve.comparison.findings import (
     gap,
 )
 from maskserve.comparison.results import ARM_NAMES, ArmName, Cost, Row, Served, Statistics
-from maskserve.comparison.sample_size import MOST_PHOTOS, detectable, standard_error
+from maskserve.comparison.sample_size import MOST_PHOTOS, detectable
 
 Labels = Mapping[ArmName, str]
 SHOWN_CLASSES = 10
@@ -118,14 +118,15 @@ def _finds(statistics: Statistics, labels: Labels) -> str:
 
 
 def _power(statistics: Statistics, accurate: Accuracy, gap: Gap) -> str:
-    least = points(detectable(standard_error(gap.low, gap.high)))
+    least = points(detectable(gap.error))
     text = (
         f"These {statistics.image_count:,} photos show a difference of {least} mask AP points or more in four cases of "
         "five (95 % interval, 80 % power)."
     )
     if accurate.case != "open":
         return text
-    needed = f"about {accurate.photos_needed:,}" if accurate.photos_needed else f"more than {MOST_PHOTOS:,}"
+    most = max(MOST_PHOTOS, statistics.image_count)
+    needed = f"about {accurate.photos_needed:,}" if accurate.photos_needed else f"more than {most:,}"
     return f"{text} A difference of {points(gap.size)} would need {needed} photos."
 
 

@@ -18,9 +18,13 @@ MOST_PHOTOS = 10_000
 """More than that nobody labels to tell two models apart."""
 
 
-def standard_error(low: float, high: float) -> float:
-    """Of the difference whose 95 % interval that is."""
-    return (high - low) / (2 * Z_INTERVAL)
+def standard_error(difference: float, low: float, high: float) -> float:
+    """Of a positive difference with that 95 % interval.
+
+    Its half, or its reach towards zero where that is larger, as one photo of many objects can make it: what holds
+    zero would otherwise be settled by fewer photos than there are.
+    """
+    return max((high - low) / 2, difference - low) / Z_INTERVAL
 
 
 def detectable(error: float) -> float:

@@ -75,7 +75,8 @@ def _open(statistics: Statistics, labels: Labels, accurate: Accuracy, gap: Gap) 
         return f"{start} on {_photos(statistics)}, which says nothing about others; label at least {FEW_PHOTOS}"
     if accurate.photos_needed:
         return f"{start}, and about {accurate.photos_needed:,} photos would settle a difference of that size"
-    return f"{start}, so small a difference that it would take more than {MOST_PHOTOS:,} photos to settle"
+    most = max(MOST_PHOTOS, statistics.image_count)
+    return f"{start}, so small a difference that it would take more than {most:,} photos to settle"
 
 
 def _same(labels: Labels, gap: Gap, fast: Speed) -> str:

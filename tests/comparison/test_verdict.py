@@ -234,9 +234,28 @@ def test_a_handful_of_photos_decides_nothing_however_narrow_the_interval():
 def test_the_reasons_say_what_these_photos_could_have_shown_and_how_many_would_settle_it():
     verdict = decide(statistics(OPEN), cost(), LABELS)
     (power,) = (reason for reason in verdict.reasons if "80 % power" in reason)
-    least = detectable(standard_error(-2.1, 4.6))
+    least = detectable(standard_error(1.2, -2.1, 4.6))
     assert f"a difference of {least:.1f} mask AP points" in power
     assert power.endswith("A difference of 1.2 would need about 2,000 photos.")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "needed"), [((27.7, 0.0, 31.7), 62), ((-27.7, -31.7, 0.0), 62), ((5.0, -0.1, 5.0), 64)]
+)
+def test_what_these_photos_leave_open_needs_more_of_them(numbers: Numbers, needed: int):
+    """However far the interval lies to one side: half its width alone would ask for fewer than there are."""
+    verdict = decide(statistics(numbers, photos=30), cost(), LABELS)
+    assert verdict.photos_needed == needed
+    (power,) = (reason for reason in verdict.reasons if "80 % power" in reason)
+    least = re.search(r"a difference of ([\d.]+) mask AP", power)
+    assert least
+    assert float(least[1]) > abs(numbers[0])
+
+
+def test_more_photos_than_anybody_labels_are_not_asked_for_fewer():
+    verdict = decide(statistics(OPEN, photos=20_000), cost(), LABELS)
+    assert "more than 20,000 photos to settle" in verdict.sentence
+    assert any("would need more than 20,000 photos" in reason for reason in verdict.reasons)
 
 
 def test_the_reasons_give_ap_speed_size_finds_and_the_luck_of_training():
