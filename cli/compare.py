@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maskserve.comparison.findings import LEAST_PAIRS, LEAST_RESAMPLES
 from maskserve.modeling.waiting import wait_briefly
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
-
-_AT_LEAST_1 = click.IntRange(min=1)
 
 
 @click.command(short_help="Compare two trained runs: one page with statistics, cost and a verdict.")
@@ -31,10 +30,16 @@ _AT_LEAST_1 = click.IntRange(min=1)
     "--latency-photos",
     default=40,
     show_default=True,
-    type=_AT_LEAST_1,
+    type=click.IntRange(LEAST_PAIRS),
     help="Photos that each arm answers on the clock.",
 )
-@click.option("--resamples", default=2000, show_default=True, type=_AT_LEAST_1, help="Draws of the bootstrap.")
+@click.option(
+    "--resamples",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(LEAST_RESAMPLES),
+    help="Draws of the bootstrap.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")
 @click.option("--served", is_flag=True, help="Ask the running TorchServe, too: its answers must have the same AP.")
 @click.option("--address", default="localhost:7070", show_default=True, help="TorchServe's gRPC inference API.")

@@ -24,6 +24,10 @@ LEAST_PHOTOS = 5
 """With fewer, a bootstrap knows nothing of the photos that were not taken."""
 FEW_PHOTOS = 20
 """With fewer, percentile intervals are known to be too narrow."""
+LEAST_PAIRS = 5
+"""Latencies of fewer lie too often on one side by chance: an arm would be faster than itself."""
+LEAST_RESAMPLES = 100
+"""The ends of an interval are each the fortieth part of them; and of fewer, none may have a labelled photo."""
 
 OTHER: dict[ArmName, ArmName] = {"a": "b", "b": "a"}
 

@@ -30,7 +30,7 @@ def compare(*words: object) -> Result:
 def compared(runs: tuple[Path, Path], pandas: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     """One comparison that several tests look at."""
     folder = tmp_path_factory.mktemp("out") / "comparison"
-    return compare(*runs, "--data", pandas, "--latency-photos", 3, "--resamples", 50, "-o", folder, "--json"), folder
+    return compare(*runs, "--data", pandas, "--latency-photos", 5, "--resamples", 100, "-o", folder, "--json"), folder
 
 
 def test_a_comparison_from_end_to_end(compared: tuple[Result, Path], pandas: Path):
@@ -45,7 +45,7 @@ def test_a_comparison_from_end_to_end(compared: tuple[Result, Path], pandas: Pat
     assert value["statistics"]["image_count"] == 2
     assert value["origin"] == {"data_hash": load_manifest(pandas / "train.json").data_hash, "split": "test"}
     assert value["cost"]["a"]["parameters"] > value["cost"]["b"]["parameters"]
-    assert len(value["cost"]["a"]["latency_ms"]) == 3
+    assert len(value["cost"]["a"]["latency_ms"]) == 5
     assert (value["a"]["label"], value["b"]["label"]) == ("ResNet-18", "MobileNetV2")
     assert value["served"] is None
     sentence, last = done.stderr.splitlines()[-2:]
@@ -94,6 +94,14 @@ def test_a_missing_run_is_named(runs, pandas: Path, tmp_path: Path):
     assert "nothing: no such run folder" in refused(tmp_path, runs[0], tmp_path / "nothing", "--data", pandas)
 
 
+@pytest.mark.parametrize(("option", "few"), [("--latency-photos", 4), ("--resamples", 99)])
+def test_so_few_that_chance_would_decide_are_refused(runs, pandas: Path, option: str, few: int):
+    """One photo on the clock made a run faster than itself, one resample made an interval of no width."""
+    done = compare(*runs, "--data", pandas, option, few)
+    assert done.exit_code == 2
+    assert option in done.output
+
+
 def test_no_torchserve_is_said_before_anything_is_measured(runs, pandas: Path, tmp_path: Path):
     text = refused(tmp_path, *runs, "--data", pandas, "--served", "--address", "127.0.0.1:9")
     assert "is it running" in text
@@ -110,7 +118,7 @@ def test_ctrl_c_leaves_nothing(runs, pandas: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(run, "render_page", interrupted)
-    words = (*runs, "--data", pandas, "--latency-photos", 1, "--resamples", 2, "-o", tmp_path / "out" / "deep")
+    words = (*runs, "--data", pandas, "--latency-photos", 5, "--resamples", 100, "-o", tmp_path / "out" / "deep")
     assert compare(*words).exit_code == 130
     assert list(tmp_path.iterdir()) == []
 
