@@ -26,6 +26,7 @@ from maskserve.comparison.results import ArmName, Comparison
 from maskserve.comparison.served import Server, check_server, measure_served
 from maskserve.comparison.statistics import compute_statistics
 from maskserve.comparison.verdict import decide
+from maskserve.protos.errors import ConfigError
 from maskserve.training.datasets.atomic import landing
 from maskserve.training.datasets.manifest import Manifest, dataset_dicts
 from maskserve.training.evaluate import category_ids, coco_results, predictions
@@ -74,11 +75,13 @@ def compare(job: Job, progress: Progress) -> tuple[Comparison, Path]:
     """The comparison, and the page that was written.
 
     Raises:
-        ConfigError: a run cannot be loaded, its classes are not the data's, or TorchServe serves other weights.
+        ConfigError: the output is no folder, a run cannot be loaded, its classes are not the data's, or TorchServe
+            serves other weights.
         DataError: the data has no such split, or a photo cannot be used.
         ServerError: TorchServe does not answer.
     """
     with TemporaryDirectory(prefix="maskserve-compare-") as scratch:
+        _check_place(job.folder)
         progress.stage("loading both arms", 2)
         manifest = find_split(job.data, job.split)
         arms = open_arms(job.runs, Path(scratch))
@@ -98,6 +101,12 @@ def compare(job: Job, progress: Progress) -> tuple[Comparison, Path]:
         galleries = draw_galleries(manifest, records, results, comparison.statistics, labels)
         write(job.folder, comparison, galleries, results)
     return comparison, job.folder / PAGE
+
+
+def _check_place(folder: Path) -> None:
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir():
+        raise ConfigError(f"{folder}: {place} is a file, so there can be no folder; name another with -o")
 
 
 def _measured(

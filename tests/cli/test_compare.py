@@ -102,6 +102,17 @@ def test_so_few_that_chance_would_decide_are_refused(runs, pandas: Path, option:
     assert option in done.output
 
 
+@pytest.mark.parametrize("place", ["file", "file/deeper"])
+def test_a_file_in_the_place_of_the_output_is_named_before_anything_is_measured(
+    runs, pandas: Path, tmp_path: Path, place: str
+):
+    (tmp_path / "file").touch()
+    done = compare(*runs, "--data", pandas, "-o", tmp_path / place)
+    assert done.exit_code == 1
+    assert f"{tmp_path / 'file'} is a file" in done.stderr
+    assert "loading" not in done.stderr
+
+
 def test_no_torchserve_is_said_before_anything_is_measured(runs, pandas: Path, tmp_path: Path):
     text = refused(tmp_path, *runs, "--data", pandas, "--served", "--address", "127.0.0.1:9")
     assert "is it running" in text
