@@ -23,6 +23,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 MINUS = "−"
 _FILE_NAME = re.compile(r"[^\w.-]+")
 """What a class name may hold and a file name should not."""
+_FILE_LETTERS = 40
+"""Of a class name in a file name, of which the file system takes 255 bytes."""
 
 
 def render_page(comparison: Comparison, galleries: Sequence[Gallery]) -> str:
@@ -64,9 +66,9 @@ def plot_files(comparison: Comparison) -> dict[str, str]:
     """The page's plots as SVG files: name ─▶ content, in the colours of the light page."""
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     colours = style[style.index(":root") : style.index("}") + 1]
-    curves = enumerate(draw_curves(comparison.statistics.mask))
-    named = {f"curve_{index}_{_FILE_NAME.sub('_', name) or 'all'}": plot for index, (name, plot) in curves}
-    plots = draw_plots(comparison) | named
+    plots = draw_plots(comparison)
+    for index, (name, plot) in enumerate(draw_curves(comparison.statistics.mask)):
+        plots[f"curve_{index}_{_FILE_NAME.sub('_', name)[:_FILE_LETTERS] or 'all'}"] = plot
     return {f"{name}.svg": as_file(plot, colours) for name, plot in plots.items()}
 
 

@@ -38,6 +38,8 @@ WIDTH_IN = 4.8
 MAX_CLASSES = 8
 """With a curve of their own."""
 MAX_LETTERS = 28
+_NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Control characters, which a class name may hold and XML may not, not even escaped."""
 RECALLS = np.linspace(0, 1, 101)
 STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
@@ -128,7 +130,8 @@ def _plot(name: str, draw: Callable[[], Figure], text: str) -> Plot:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the browser has other fonts
         file = io.StringIO()
         draw().savefig(file, format="svg", transparent=True)
-    return Plot(_inline(file.getvalue(), name), text)
+    svg, text = (_NOT_XML.sub("\ufffd", part) for part in (file.getvalue(), text))
+    return Plot(_inline(svg, name), text)
 
 
 def _inline(svg: str, name: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from maskserve.comparison.cautions import cautions
 from maskserve.comparison.page import chance_text, command_line, confusion_rows, plot_files, render_page, signed_text
 from maskserve.comparison.plots import PLACEHOLDERS
-from maskserve.comparison.results import Origin
+from maskserve.comparison.results import Kind, Origin
 from tests.comparison.made import CLASSES, HOSTILE, SENTENCE, make_comparison, make_galleries
 
 VOID = {"meta", "img", "br", "link"}
@@ -113,6 +113,25 @@ def test_plots_are_files_of_their_own_too():
         root = ElementTree.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert set(re.findall(r"var\((--\w+)\)", svg)) <= set(re.findall(r"(--\w+):", svg))
+
+
+def test_any_class_name_makes_plots_that_can_be_written_and_read(tmp_path: Path):
+    """Longer than a file name, of letters of several bytes, with control characters; alike at their beginnings."""
+    made = make_comparison()
+    names = ["熊" * 300, "熊" * 299, "a\x00\x1b\ufffeb -->"]
+    curves = [
+        replace(curve, class_name=name)
+        for name in names
+        for curve in made.statistics.mask.curves
+        if not curve.class_name
+    ]
+    rows = [replace(made.statistics.mask.rows[0], class_name=name) for name in names]
+    mask = Kind((*made.statistics.mask.rows, *rows), (*made.statistics.mask.curves, *curves))
+    files = plot_files(replace(made, statistics=replace(made.statistics, mask=mask)))
+    assert len(files) == 4 + 1 + len(CLASSES) + len(names)
+    for name, svg in files.items():
+        (tmp_path / name).write_text(svg, encoding="utf-8")
+        ElementTree.fromstring(svg)
 
 
 def test_links_lead_somewhere_and_no_id_is_there_twice(read: Read):
