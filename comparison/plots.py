@@ -246,7 +246,8 @@ def _speed(comparison: Comparison) -> Figure:
     axes.set_ylim(max(0, low - room), min(100, high + room))
     axes.grid()
     axes.tick_params(length=0)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=2, handletextpad=0.3)
+    if row.a is not None:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=2, handletextpad=0.3)
     return figure
 
 

@@ -182,6 +182,9 @@ def write(folder: Path, comparison: Comparison, galleries: list[Gallery], result
             (staged / PLOTS / name).write_text(svg, encoding="utf-8")
         for arm, found in results.items():
             (staged / f"detections_{arm}.json.gz").write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
+    for path in (folder / PLOTS).glob("curve_*.svg"):
+        if path.name not in plots:
+            path.unlink()  # of a class of the comparison that was here before
 
 
 def to_json(comparison: Comparison) -> str:

@@ -15,6 +15,7 @@ from maskserve.comparison.cautions import cautions
 from maskserve.comparison.page import chance_text, command_line, confusion_rows, plot_files, render_page, signed_text
 from maskserve.comparison.plots import PLACEHOLDERS
 from maskserve.comparison.results import Kind, Origin
+from maskserve.comparison.run import write
 from tests.comparison.made import CLASSES, HOSTILE, SENTENCE, make_comparison, make_galleries
 
 VOID = {"meta", "img", "br", "link"}
@@ -132,6 +133,26 @@ def test_any_class_name_makes_plots_that_can_be_written_and_read(tmp_path: Path)
     for name, svg in files.items():
         (tmp_path / name).write_text(svg, encoding="utf-8")
         ElementTree.fromstring(svg)
+
+
+def test_nothing_labelled_makes_plots_all_the_same():
+    """And matplotlib has nothing to warn of, which is an error here."""
+    made = make_comparison()
+    nothing = replace(made.statistics.mask.rows[0], a=None, b=None, difference=None, low=None, high=None)
+    kind = Kind((nothing,), ())
+    assert len(plot_files(replace(made, statistics=replace(made.statistics, mask=kind, box=kind)))) == 4
+
+
+def test_a_comparison_leaves_no_curve_of_the_one_before(tmp_path: Path):
+    made, folder = make_comparison(), tmp_path / "out"
+    mask = made.statistics.mask
+    fewer = replace(mask, curves=tuple(curve for curve in mask.curves if not curve.class_name))
+    own = folder / "plots/mine.svg"
+    for kind in (mask, fewer):
+        write(folder, replace(made, statistics=replace(made.statistics, mask=kind)), [], {})
+        own.touch()
+    assert [path.name for path in folder.glob("plots/curve_*")] == ["curve_0_all.svg"]
+    assert own.exists()
 
 
 def test_links_lead_somewhere_and_no_id_is_there_twice(read: Read):
