@@ -21,7 +21,7 @@ start and 1 ms for the next ten; servers are measured as they are when they have
 
 
 def groups(*, full: bool) -> list[Group]:
-    """The short run leaves out the overlays of R50-FPN, where the API of 2020 takes six seconds a photo."""
+    """The short run leaves out the overlays of R50-FPN, where the API of 2020 takes longest."""
     overlays = [claim for claim in _overlay_claims() if full or Arm.of(claim).backbone != "r50"]
     return [Group("served over HTTP", [*_overhead_claims(), *overlays], _measure)]
 
@@ -45,7 +45,7 @@ def _overhead_claims() -> list[Claim]:
 
 
 def _overlay_claims() -> list[Claim]:
-    """In fp32 without a target: there the network alone takes a fifth to more than a third of what the peer takes."""
+    """In fp32 without a target: there the network alone takes more than a tenth of what the peer takes."""
     return [
         Claim(
             f"rest.overlay.{arm.dotted}",
