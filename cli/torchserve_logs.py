@@ -1,13 +1,16 @@
 """What TorchServe's logs say about a start that failed, in the few lines that a person needs.
 
-The formats are those of handlers/log4j2.xml: model_log.log has `<time> W-9000-<model>_<version>-stdout - <text>`.
+The formats are those of handlers/log4j2.xml: model_log.log has `<time> W-9000-<model>_<version>-stdout - <text>`. Both
+logs are appended to, so a start notes their sizes first and reads what is new.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+_SERVER, _WORKERS = "ts_log.log", "model_log.log"
 _DIED = "Backend worker process died."
 _TRACEBACK = "Traceback (most recent call last):"
 _LINES = 12
@@ -18,15 +21,20 @@ def server_lines(log_folder: Path) -> str:
     return _indented(_read(log_folder / "stdout.log")[-_LINES:])
 
 
-def load_failure(log_folder: Path, model: str) -> str:
-    """Why a worker of `model` died while loading, or "" when none did."""
-    registered = [
-        line for line in _read(log_folder / "ts_log.log") if "Failed to load model: " in line and model in line
-    ]
+def sizes(log_folder: Path) -> dict[str, int]:
+    """{log file: bytes} before a start, for `load_failure`."""
+    paths = (log_folder / name for name in (_SERVER, _WORKERS))
+    return {path.name: path.stat().st_size if path.is_file() else 0 for path in paths}
+
+
+def load_failure(log_folder: Path, model: str, before: Mapping[str, int]) -> str:
+    """Why a worker of `model` died while loading, or "" when none did since the logs had the sizes `before`."""
+    server, workers = (_read(log_folder / name, before[name]) for name in (_SERVER, _WORKERS))
+    registered = [line for line in server if "Failed to load model: " in line and model in line]
     if registered:
         return _indented(registered[-1:])
     worker = re.compile(rf"\S+ W-\d+-{re.escape(model)}_[^ ]*? - (.*)")
-    said = [found[1] for line in _read(log_folder / "model_log.log") if (found := worker.match(line))]
+    said = [found[1] for line in workers if (found := worker.match(line))]
     if _DIED not in said or _TRACEBACK not in said:
         return ""
     # the first traceback is the cause; TorchServe raises again above it
@@ -37,8 +45,10 @@ def load_failure(log_folder: Path, model: str) -> str:
     return _indented(told[max(0, error - _LINES) : error + 1])
 
 
-def _read(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines() if path.is_file() else []
+def _read(path: Path, start: int = 0) -> list[str]:
+    """The lines from byte `start` on; all, where the file has been rolled since."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content[start if start <= len(content) else 0 :].decode(errors="replace").splitlines()
 
 
 def _indented(lines: list[str]) -> str:

@@ -27,7 +27,7 @@ from types import TracebackType
 from maskserve.cli.java import java_home
 from maskserve.cli.torchserve_child import PID_FILE, STOP_S
 from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
-from maskserve.cli.torchserve_logs import load_failure, server_lines
+from maskserve.cli.torchserve_logs import load_failure, server_lines, sizes
 from maskserve.client import Client, ServerError
 from maskserve.modeling.waiting import wait_briefly
 from maskserve.protos.errors import ConfigError
@@ -80,6 +80,7 @@ class TorchServe:
         self._log_folder = log_folder.resolve() if log_folder else None
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._logs_before: dict[str, int] = {}
         self._tokens = properties.get("disable_token_authorization") != "true"
         self.ports = Ports.of(properties)
         self.models = archives_of(properties)
@@ -197,6 +198,7 @@ class TorchServe:
 
     def _launch(self, home: Path) -> None:
         self.log_folder.mkdir(parents=True, exist_ok=True)
+        self._logs_before = sizes(self.log_folder)
         config = self.folder / "config.properties"
         config.write_text(self._text)
         inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
@@ -239,7 +241,7 @@ class TorchServe:
         if (status := self.poll()) is not None:
             raise ConfigError(f"TorchServe ended with status {status} while starting:\n{server_lines(self.log_folder)}")
         for model in waiting:
-            if why := load_failure(self.log_folder, model):
+            if why := load_failure(self.log_folder, model, self._logs_before):
                 raise ConfigError(f"{model} does not load; its worker says:\n{why}")
         if timed_out:
             raise ConfigError(

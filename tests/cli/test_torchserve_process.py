@@ -17,6 +17,7 @@ import pytest
 
 from maskserve.cli.java import java_home
 from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
+from maskserve.cli.torchserve_logs import load_failure, sizes
 from maskserve.cli.torchserve_process import TorchServe
 from maskserve.client import Client, ServerError
 from maskserve.protos import wire
@@ -38,9 +39,10 @@ def store(tmp_path: Path) -> Path:
     return folder
 
 
-def server(store: Path, **changes: str) -> TorchServe:
+def server(store: Path, log_folder: Path | None = None, **changes: str) -> TorchServe:
     """TorchServe with the fault archive on free ports."""
-    return TorchServe(CONFIG, store, ports=Ports.free(), changes={"load_models": f"{FAULTS}={FAULTS}.mar", **changes})
+    changes = {"load_models": f"{FAULTS}={FAULTS}.mar", **changes}
+    return TorchServe(CONFIG, store, ports=Ports.free(), changes=changes, log_folder=log_folder)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -198,21 +200,43 @@ def test_it_ends_with_a_process_that_is_killed(store: Path) -> None:
 
 
 @pytest.mark.torchserve
-def test_a_model_that_does_not_load_is_explained_with_its_traceback(store: Path) -> None:
-    """The start ends at once, with the worker's own last words, and leaves nothing."""
-    with zipfile.ZipFile(store / f"{FAULTS}.mar") as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
-    files["faults.py"] = b"class Broken:\n  def initialize(self, context): raise KeyError('no weights')\n  handle = 1\n"
-    with zipfile.ZipFile(store / f"{FAULTS}.mar", "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    running = server(store)
+def test_a_model_that_does_not_load_is_explained_and_the_next_start_knows_nothing_of_it(
+    store: Path, tmp_path: Path
+) -> None:
+    """The start ends at once, with the worker's own last words, and leaves only logs, to which the next one adds."""
+    archive = store / f"{FAULTS}.mar"
+    whole = archive.read_bytes()
+    break_handler(archive)
+    running = server(store, log_folder=tmp_path / "logs")
     with running:
         folder = running.folder
         with pytest.raises(ConfigError, match=r"(?s)faults does not load.*KeyError: 'no weights'"):
             running.wait_ready()
     assert not folder.exists()
     assert processes_of(folder) == []
+    archive.write_bytes(whole)
+    with server(store, log_folder=tmp_path / "logs") as mended:
+        mended.wait_ready()
+    assert "no weights" in (tmp_path / "logs" / "model_log.log").read_text()
+
+
+def break_handler(path: Path) -> None:
+    """An archive whose handler raises while it loads."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["faults.py"] = b"class Broken:\n  def initialize(self, context): raise KeyError('no weights')\n  handle = 1\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
+def test_a_log_that_was_rolled_is_read_from_its_beginning(tmp_path: Path) -> None:
+    """It is smaller than it was before the start."""
+    log = tmp_path / "ts_log.log"
+    log.write_text("an earlier start\n" * 100)
+    before = sizes(tmp_path)
+    log.write_text("Failed to load model: faults.mar\n")
+    assert "Failed to load" in load_failure(tmp_path, FAULTS, before)
 
 
 @pytest.mark.torchserve
