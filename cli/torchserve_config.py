@@ -1,13 +1,17 @@
-"""config.properties as text: read it, and make a copy of it with other values.
+r"""config.properties as text: read it, and make a copy of it with other values.
 
     text ──read_properties──▶ {name: value} ──Ports.of──▶ where the server listens
       └───with_properties(changes)──▶ text for one run
+
+The file is Java's: Latin-1, other characters as \uXXXX (UTF-16), and \\ stands for a backslash.
 
 Pure but for `Ports.free` and `Ports.check_free`, which ask the system.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,13 +20,14 @@ from urllib.parse import urlsplit
 
 from maskserve.protos.errors import ConfigError
 
+ENCODING = "latin-1"
 _ADDRESSES = ("inference_address", "management_address", "metrics_address")
 
 
 def read_properties(text: str) -> dict[str, str]:
     """The settings of a config.properties, without comments."""
     pairs = (line.split("=", 1) for line in map(str.strip, text.splitlines()) if not line.startswith("#"))
-    return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+    return {pair[0].strip(): _unescaped(pair[1].strip()) for pair in pairs if len(pair) == 2}
 
 
 def with_properties(text: str, changes: Mapping[str, str]) -> str:
@@ -31,8 +36,18 @@ def with_properties(text: str, changes: Mapping[str, str]) -> str:
     lines = []
     for line in text.splitlines():
         name = line.split("=", 1)[0].strip()
-        lines.append(f"{name}={left.pop(name)}" if name in left and not line.lstrip().startswith("#") else line)
-    return "\n".join([*lines, *(f"{name}={value}" for name, value in left.items())]) + "\n"
+        changed = name in left and not line.lstrip().startswith("#")
+        lines.append(f"{name}={_escaped(left.pop(name))}" if changed else line)
+    return "\n".join([*lines, *(f"{name}={_escaped(value)}" for name, value in left.items())]) + "\n"
+
+
+def _escaped(value: str) -> str:
+    return json.dumps(value)[1:-1]  # JSON's escapes are among Java's
+
+
+def _unescaped(value: str) -> str:
+    units = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", lambda found: chr(int(found[1], 16)) if found[1] else found[2], value)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def archives_of(properties: Mapping[str, str]) -> dict[str, str]:

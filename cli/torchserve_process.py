@@ -26,7 +26,7 @@ from types import TracebackType
 
 from maskserve.cli.java import java_home
 from maskserve.cli.torchserve_child import PID_FILE, STOP_S
-from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
+from maskserve.cli.torchserve_config import ENCODING, Ports, archives_of, read_properties, with_properties
 from maskserve.cli.torchserve_logs import load_failure, server_lines, sizes
 from maskserve.client import Client, ServerError
 from maskserve.modeling.waiting import wait_briefly
@@ -66,7 +66,7 @@ class TorchServe:
         if not config.is_file():
             raise ConfigError(f"{config}: no such file; it is TorchServe's settings, in the project's root")
         self._text = with_properties(
-            config.read_text(),
+            config.read_text(encoding=ENCODING),
             {
                 "model_store": str(model_store.resolve()),
                 "metrics_config": str(config.resolve().parent / "handlers" / "metrics.yaml"),
@@ -200,7 +200,7 @@ class TorchServe:
         self.log_folder.mkdir(parents=True, exist_ok=True)
         self._logs_before = sizes(self.log_folder)
         config = self.folder / "config.properties"
-        config.write_text(self._text)
+        config.write_text(self._text, encoding=ENCODING)
         inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
         environment = inherited | {
             "JAVA_HOME": str(home),

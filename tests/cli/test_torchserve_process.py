@@ -83,6 +83,15 @@ def test_changes_replace_a_setting_where_it_stands_or_are_added() -> None:
     assert read_properties(with_properties(text, {"a": "x=y"})) == {"a": "x=y", "b": "2"}
 
 
+def test_paths_are_written_as_java_reads_them() -> None:
+    """Backslashes and what is not ASCII, also beyond 16 bits; a file by hand may escape more."""
+    path = "/home/zoé/a\\b/狐🦊"
+    text = with_properties("model_store=here\n", {"model_store": path})
+    assert text == "model_store=/home/zo\\u00e9/a\\\\b/\\u72d0\\ud83e\\udd8a\n"
+    assert read_properties(text) == {"model_store": path}
+    assert read_properties(r"inference_address=http\://127.0.0.1\:1") == {"inference_address": "http://127.0.0.1:1"}
+
+
 # --- Java -------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +213,7 @@ def test_a_model_that_does_not_load_is_explained_and_the_next_start_knows_nothin
     store: Path, tmp_path: Path
 ) -> None:
     """The start ends at once, with the worker's own last words, and leaves only logs, to which the next one adds."""
+    store = store.rename(tmp_path / "zoé 狐")
     archive = store / f"{FAULTS}.mar"
     whole = archive.read_bytes()
     break_handler(archive)
