@@ -14,31 +14,42 @@ import json
 import re
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import astuple, dataclass
 from urllib.parse import urlsplit
 
 from maskserve.protos.errors import ConfigError
 
 ENCODING = "latin-1"
+_BLANKS = " \t\f"
+_GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
 _ADDRESSES = ("inference_address", "management_address", "metrics_address")
 
 
 def read_properties(text: str) -> dict[str, str]:
     """The settings of a config.properties, without comments."""
-    pairs = (line.split("=", 1) for line in map(str.strip, text.splitlines()) if not line.startswith("#"))
-    return {pair[0].strip(): _unescaped(pair[1].strip()) for pair in pairs if len(pair) == 2}
+    pairs = (line.split("=", 1) for line in _lines(text) if not _is_comment(line))
+    return {pair[0].strip(_BLANKS): _unescaped(pair[1].strip(_BLANKS)) for pair in pairs if len(pair) == 2}
 
 
 def with_properties(text: str, changes: Mapping[str, str]) -> str:
     """`text` with the settings of `changes` replaced where they stand, or added at its end."""
     left = dict(changes)
     lines = []
-    for line in text.splitlines():
-        name = line.split("=", 1)[0].strip()
-        changed = name in left and not line.lstrip().startswith("#")
+    for line in _lines(text):
+        name = line.split("=", 1)[0].strip(_BLANKS)
+        changed = name in left and not _is_comment(line)
         lines.append(f"{name}={_escaped(left.pop(name))}" if changed else line)
     return "\n".join([*lines, *(f"{name}={_escaped(value)}" for name, value in left.items())]) + "\n"
+
+
+def _lines(text: str) -> list[str]:
+    # not splitlines: bytes of a UTF-8 comment would end it
+    return text.removesuffix("\n").split("\n")
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip(_BLANKS).startswith("#")
 
 
 def _escaped(value: str) -> str:
@@ -69,16 +80,11 @@ class Ports:
 
     @classmethod
     def of(cls, properties: Mapping[str, str]) -> Ports:
-        """The ports that a config.properties names; TorchServe's defaults for those it does not."""
-        default = cls()
-        rest, management, metrics = (urlsplit(properties.get(name, "")).port for name in _ADDRESSES)
-        return cls(
-            grpc=int(properties.get("grpc_inference_port", default.grpc)),
-            grpc_management=int(properties.get("grpc_management_port", default.grpc_management)),
-            rest=rest or default.rest,
-            rest_management=management or default.rest_management,
-            metrics=metrics or default.metrics,
-        )
+        """The ports that a config.properties names; TorchServe's defaults for those it does not.
+
+        Raises ConfigError naming the first setting that holds none.
+        """
+        return cls(*(_port(name, properties[name]) if name in properties else port for name, port in cls().named()))
 
     @classmethod
     def free(cls) -> Ports:
@@ -92,15 +98,12 @@ class Ports:
     def as_properties(self) -> dict[str, str]:
         """The same ports as settings; every address is loopback."""
         rest = dict(zip(_ADDRESSES, (self.rest, self.rest_management, self.metrics), strict=True))
-        return {name: f"http://127.0.0.1:{port}" for name, port in rest.items()} | {
-            "grpc_inference_port": str(self.grpc),
-            "grpc_management_port": str(self.grpc_management),
-        }
+        grpc = dict(zip(_GRPC_PORTS, (str(self.grpc), str(self.grpc_management)), strict=True))
+        return {name: f"http://127.0.0.1:{port}" for name, port in rest.items()} | grpc
 
     def named(self) -> list[tuple[str, int]]:
         """(the setting that holds it, port)."""
-        settings = ("grpc_inference_port", "grpc_management_port", *_ADDRESSES)
-        return list(zip(settings, astuple(self), strict=True))
+        return list(zip((*_GRPC_PORTS, *_ADDRESSES), astuple(self), strict=True))
 
     def check_free(self) -> None:
         """Raises ConfigError naming the first port that somebody else listens on."""
@@ -115,3 +118,14 @@ class Ports:
                         f"port {port} ({setting} in config.properties) is in use; stop what listens there "
                         f"(`ss -ltnp 'sport = :{port}'` shows it) or choose another port"
                     ) from None
+
+
+def _port(setting: str, value: str) -> int:
+    is_address = setting in _ADDRESSES
+    port: int | None = None
+    with suppress(ValueError):  # letters, or above 65535
+        port = urlsplit(value).port if is_address else int(value)
+    if port is None or not 0 < port < 65536:
+        example = "such as http://127.0.0.1:8080" if is_address else "1 to 65535"
+        raise ConfigError(f"{setting}={value} in config.properties: no port; choose {example}")
+    return port

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from maskserve.cli.java import java_home
-from maskserve.cli.torchserve_config import Ports, archives_of, read_properties, with_properties
+from maskserve.cli.torchserve_config import ENCODING, Ports, archives_of, read_properties, with_properties
 from maskserve.cli.torchserve_logs import load_failure, sizes
 from maskserve.cli.torchserve_process import TorchServe
 from maskserve.client import Client, ServerError
@@ -90,6 +90,22 @@ def test_paths_are_written_as_java_reads_them() -> None:
     assert text == "model_store=/home/zo\\u00e9/a\\\\b/\\u72d0\\ud83e\\udd8a\n"
     assert read_properties(text) == {"model_store": path}
     assert read_properties(r"inference_address=http\://127.0.0.1\:1") == {"inference_address": "http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("value", ["99999999", "0", "-1", "http", ""])
+def test_a_port_that_is_none_is_named_with_its_setting(value: str, tmp_path: Path) -> None:
+    """For the gRPC ports and for those in addresses, before anything starts."""
+    for setting, said in (("grpc_management_port", value), ("metrics_address", f"http://127.0.0.1:{value}")):
+        with pytest.raises(ConfigError, match=f"^{setting}={said} in config.properties: no port; choose"):
+            TorchServe(CONFIG, tmp_path, changes={setting: said})
+    assert Ports.of({"metrics_address": "https://[::1]:65535"}).metrics == 65535
+
+
+def test_a_comment_in_utf_8_stays_a_comment() -> None:
+    """Its bytes are read as Latin-1, where one of Å's is a line's end to Python, and one of à's a blank."""
+    text = "# Å job_queue_size=1\njob_queue_size=2\nload_models=à\n".encode().decode(ENCODING)
+    assert with_properties(text, {"job_queue_size": "2"}) == text
+    assert read_properties(text) == {"job_queue_size": "2", "load_models": "Ã\xa0"}
 
 
 # --- Java -------------------------------------------------------------------------------------------------------
