@@ -170,6 +170,15 @@ class TorchServe:
         """The exit status, or None while it runs."""
         return self._process.poll() if self._process else None
 
+    def raise_if_ended(self) -> None:
+        """Raises ConfigError, with its last lines, when it has ended by itself."""
+        if self.poll() is not None:
+            # the status is the launcher's, 0 also where the kernel has killed Java
+            raise ConfigError(
+                f"TorchServe ended; where its last lines do not say why, it was killed, for lack of memory perhaps:\n"
+                f"{server_lines(self.log_folder)}"
+            )
+
     def stop(self) -> None:
         """Ends it and removes its folder; harmless when it does not run."""
         if self._process is not None:
@@ -238,8 +247,7 @@ class TorchServe:
         return None
 
     def _raise_if_failed(self, waiting: list[str], *, timed_out: bool) -> None:
-        if (status := self.poll()) is not None:
-            raise ConfigError(f"TorchServe ended with status {status} while starting:\n{server_lines(self.log_folder)}")
+        self.raise_if_ended()
         for model in waiting:
             if why := load_failure(self.log_folder, model, self._logs_before):
                 raise ConfigError(f"{model} does not load; its worker says:\n{why}")

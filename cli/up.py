@@ -1,6 +1,7 @@
 """`maskserve up`: archives if there are none, TorchServe, the gateway; Ctrl-C ends it all.
 
 ports free? ─▶ first_run.ensure_archives ─▶ TorchServe until READY ─▶ gateway until Ctrl-C ─▶ TorchServe stopped
+                                                                             or TorchServe's end
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+_LOOKS_EVERY_S = 0.5
+"""How often `up` looks whether TorchServe still runs."""
 
 
 @click.command(short_help="Train what is missing, then serve both arms and the gateway.")
@@ -101,7 +105,19 @@ def _serve(settings: Settings, server: TorchServe, model_store: Path, data: Path
         update |= {"token_file": server.key_file, "management_token_file": server.key_file}
     torchserve = settings.torchserve.model_copy(update=update)
     settings = settings.model_copy(update={"torchserve": torchserve})
-    serve(settings, ready_callback=lambda address: _say(address, settings, model_store, data))
+    stopping, ended = threading.Event(), threading.Event()
+    threading.Thread(target=_stop_with, args=(server, stopping, ended), daemon=True).start()
+    serve(settings, ready_callback=lambda address: _say(address, settings, model_store, data), stopping=stopping)
+    if ended.is_set():  # and not stopped together with us, as by systemd
+        server.raise_if_ended()
+
+
+def _stop_with(server: TorchServe, stopping: threading.Event, ended: threading.Event) -> None:
+    """Sets both when TorchServe has ended; returns when `stopping` is set."""
+    while not stopping.wait(_LOOKS_EVERY_S):
+        if server.poll() is not None:
+            ended.set()
+            stopping.set()
 
 
 def _say(address: str, settings: Settings, model_store: Path, data: Path | None) -> None:

@@ -169,3 +169,16 @@ def test_ctrl_c_leaves_nothing_behind(running: Running, project: Path) -> None:
     assert not [one for one in family[1:] if one.is_running()]
     assert list(running.temp.iterdir()) == []
     assert not list(project.rglob("key_file.json"))
+
+
+def test_it_ends_with_torchserve(project: Path, tmp_path: Path) -> None:
+    """Java may die for lack of memory: one line says so, the exit code is 1, and nothing is left."""
+    with start(project, "--port", "0", temp=tmp_path) as process:
+        said_until(process, "Ctrl-C")
+        family = psutil.Process(process.pid).children(recursive=True)
+        next(one for one in family if one.name() == "java").kill()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search(r"^error: TorchServe ended; ", errors, re.MULTILINE)
+    assert not [one for one in family if one.is_running()]
+    assert list(tmp_path.iterdir()) == []
