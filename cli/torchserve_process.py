@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 from maskserve.cli.java import java_home
+from maskserve.cli.torchserve_archive import worker_starts_s
 from maskserve.cli.torchserve_child import PID_FILE, STOP_S
 from maskserve.cli.torchserve_config import ENCODING, Ports, archives_of, read_properties, with_properties
 from maskserve.cli.torchserve_logs import load_failure, server_lines, sizes
@@ -36,6 +37,7 @@ from maskserve.protos.errors import ConfigError
 _LONGEST_TEMP = 70
 _SPARE_S = 5.0
 """For TorchServe's program to end what is left when calls have had their time."""
+_JAVA_STARTS_S = 60.0
 # they would overrule --ts-config and where TorchServe finds itself
 _FOREIGN_VARIABLES = ("TS_CONFIG_FILE", "TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL")
 
@@ -120,6 +122,12 @@ class TorchServe:
         return self.folder / "key_file.json" if self._tokens else None
 
     @property
+    def longest_start_s(self) -> float:
+        """Java's time, and what the archives give their workers to load."""
+        archives = (self._model_store / archive for archive in self.models.values())
+        return _JAVA_STARTS_S + max(map(worker_starts_s, archives), default=0.0)
+
+    @property
     def pid(self) -> int:
         """The Java process."""
         return int((self.folder / PID_FILE).read_text())
@@ -147,13 +155,15 @@ class TorchServe:
             self.stop()
             raise
 
-    def wait_ready(self, timeout_s: float = 240.0, report: Callable[[str], None] = lambda _model: None) -> None:
+    def wait_ready(self, timeout_s: float | None = None, report: Callable[[str], None] = lambda _model: None) -> None:
         """Returns when every worker of every model is READY; `report` gets each model's name as it becomes so.
+
+        It waits for `longest_start_s` where no other time is given.
 
         Raises ConfigError, with the lines of the log that matter, when TorchServe ends, a model does not load, or
         the time is over.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + (self.longest_start_s if timeout_s is None else timeout_s)
         waiting = list(self.models)
         client: Client | None = None
         with contextlib.ExitStack() as stack:

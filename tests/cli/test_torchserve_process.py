@@ -162,6 +162,15 @@ def test_a_busy_port_is_named_with_its_setting(store: Path) -> None:
             TorchServe(CONFIG, store, ports=ports, changes=config).start()
 
 
+def test_a_start_may_take_as_long_as_the_slowest_archive_says(store: Path) -> None:
+    """And Java's time before; what is no archive counts as TorchServe's default."""
+    (store / "none.mar").write_bytes(b"not a zip")
+    with zipfile.ZipFile(store / "slow.mar", "w") as archive:
+        archive.writestr("model-config.yaml", "startupTimeout: 600\n")
+    assert server(store, load_models="none.mar,slow.mar").longest_start_s == 60 + 600
+    assert server(store, load_models="none.mar").longest_start_s == 60 + 120
+
+
 # --- the real thing ---------------------------------------------------------------------------------------------
 
 
