@@ -57,9 +57,10 @@ def _escaped(value: str) -> str:
 
 
 def _unescaped(value: str) -> str:
-    units = re.sub(
-        r"\\(?:u([0-9a-fA-F]{4})|(.))", lambda found: chr(int(found[1], 16)) if found[1] else found[2], value
-    )
+    def character(found: re.Match[str]) -> str:
+        return chr(int(found[1], 16)) if found[1] else found[2]
+
+    units = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", character, value)
     return units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -13,10 +13,12 @@ events.*        the same for TensorBoard                            train.log   
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -97,15 +99,49 @@ def working_folder(output: Path, model: str) -> RunFolder:
     return RunFolder(output / f".{model}.training")
 
 
-def publish(working: RunFolder, final: Path) -> RunFolder:
-    """Put a complete run in the place of the earlier one."""
+def publish(working: RunFolder, final: Path, say: Callable[[str], None]) -> RunFolder:
+    """Put a complete run in the place of the earlier one.
+
+    Raises:
+        ConfigError: the earlier one cannot be replaced; both are as they were.
+    """
     previous = final.with_name(f".{final.name}.previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    if final.exists():
-        final.replace(previous)
-    working.path.replace(final)
-    shutil.rmtree(previous, ignore_errors=True)
+    try:
+        with _aside(final, previous):
+            working.path.replace(final)
+    except OSError as error:
+        raise ConfigError(
+            f"the training is complete, but cannot take the place of {final} ({error}); move that away or unmount it, "
+            "then give the same command with --resume"
+        ) from error
+    try:
+        _remove(previous)
+    except OSError as error:
+        say(f"{previous}: the earlier run cannot be removed: {error.strerror}")
     return RunFolder(final)
+
+
+@contextmanager
+def _aside(path: Path, aside: Path) -> Iterator[None]:
+    """Whatever is at `path` is moved away, and back when the block raises."""
+    there = os.path.lexists(path)
+    if there:
+        _remove(aside)
+        path.replace(aside)
+    try:
+        yield
+    except BaseException:
+        if there:
+            aside.replace(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    """A folder, a file or a link, if there is any; never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

@@ -82,7 +82,11 @@ def train(job: Job, progress: Progress | None = None, on_bytes: Callable[[int, i
         )
     with log_to(run.path / "train.log"):
         evaluation = _finish(run, dataset, outcome, progress)
-    return Trained(publish(run, job.folder), evaluation, outcome)
+    complete = publish(run, job.folder, progress.note)
+    # until here --resume could go on
+    for leftover in (complete.log, complete.path / SETUP, complete.path / OUTCOME, complete.last):
+        leftover.unlink(missing_ok=True)
+    return Trained(complete, evaluation, outcome)
 
 
 def assist(job: Job, progress: Progress | None = None) -> None:
@@ -210,6 +214,4 @@ def _finish(run: RunFolder, dataset: Dataset, outcome: Outcome, progress: Progre
         "versions": versions(),
     }
     run.write_json("run.json", record)
-    for leftover in (run.last, run.log, run.path / SETUP, run.path / OUTCOME):
-        leftover.unlink(missing_ok=True)
     return evaluation

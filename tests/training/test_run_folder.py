@@ -1,5 +1,7 @@
 """A run folder is whole or not there."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,55 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(tmp_path: P
 
 def test_a_complete_run_takes_the_place_of_the_earlier_one(tmp_path: Path):
     fill(RunFolder(tmp_path / "model"), "earlier")
-    done = publish(fill(working_folder(tmp_path, "model"), "later"), tmp_path / "model")
+    done = publish(fill(working_folder(tmp_path, "model"), "later"), tmp_path / "model", pytest.fail)
     assert done.read_json("run.json") == "later"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path, target: str):
+    output, elsewhere = tmp_path / "runs", fill(RunFolder(tmp_path / "elsewhere"), "earlier")
+    output.mkdir()
+    (output / ".model.previous").symlink_to(elsewhere.path)
+    (output / "model").symlink_to(tmp_path / target)
+    publish(fill(working_folder(output, "model"), "later"), output / "model", pytest.fail)
+    assert [(path.name, path.is_symlink()) for path in output.iterdir()] == [("model", False)]
+    assert elsewhere.read_json("run.json") == "earlier"
+
+
+@pytest.mark.parametrize("busy", ["model", ".model.training"])
+def test_what_cannot_be_replaced_stays_and_the_message_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str
+):
+    """As a mount point, which nobody can rename."""
+    rename = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.name == busy:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    for path in (working := tmp_path / ".model.training", final := tmp_path / "model"):
+        path.mkdir()
+        (path / "name").write_text(path.name)
+    with pytest.raises(ConfigError, match=r"complete, but .*model \(.*busy.*unmount it.*--resume"):
+        publish(RunFolder(working), final, pytest.fail)
+    assert {path.name: (path / "name").read_text() for path in tmp_path.iterdir()} == {
+        path.name: path.name for path in (working, final)
+    }
+
+
+def test_an_earlier_run_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def rmtree(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    fill(RunFolder(tmp_path / "model"), "earlier")
+    notes: list[str] = []
+    done = publish(fill(working_folder(tmp_path, "model"), "later"), tmp_path / "model", notes.append)
+    assert done.read_json("run.json") == "later"
+    assert notes == [f"{tmp_path}/.model.previous: the earlier run cannot be removed: Permission denied"]
 
 
 @pytest.mark.parametrize("content", [None, "{"])

@@ -109,6 +109,23 @@ def test_a_stopped_training_is_resumed_and_an_earlier_run_stays_until_it_is_comp
     assert [path.name for path in tmp_path.iterdir()] == ["mask_rcnn_mnv2_fpn"]
 
 
+def test_a_training_that_cannot_be_published_is_completed_by_resume(
+    pandas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def busy(*_: object) -> None:
+        raise ConfigError("busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maskserve.training.train.publish", busy)
+        with pytest.raises(ConfigError, match="busy"):
+            train(job(pandas, tmp_path))
+    told = Recorder()
+    done = train(job(pandas, tmp_path, resume=True), told)
+    assert told.steps == []
+    assert done.run.read_json("run.json")["steps"] == 2
+    assert {path.name for path in done.run.path.iterdir() if not path.name.startswith("events")} == CONTENTS
+
+
 def test_the_same_seed_gives_the_same_weights(pandas: Path, tmp_path: Path):
     one, other = (train(job(pandas, tmp_path / name)).run.weights for name in ("one", "other"))
     first, second = (torch.load(path, weights_only=True) for path in (one, other))
