@@ -24,6 +24,7 @@ from maskserve.modeling.config import merge_overrides
 from maskserve.modeling.network import backbone_name, network_name
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
+from maskserve.training.alone import alone
 from maskserve.training.anchors import fit_anchors
 from maskserve.training.curves import draw_curves, read_log
 from maskserve.training.datasets.manifest import Dataset, dataset_dicts, load_dataset
@@ -58,12 +59,16 @@ def train(job: Job, progress: Progress | None = None, on_bytes: Callable[[int, i
     """Train one arm and return its run folder.
 
     Raises:
-        ConfigError: the job cannot be done as asked, or the training diverged.
+        ConfigError: the job cannot be done as asked, another process trains there, or the training diverged.
         DataError: the labelled data cannot be used, or has errors and is not forced.
         KeyboardInterrupt: stopped; all steps done so far are kept for --resume.
     """
-    progress = progress or Quiet()
     job.check()
+    with alone(job.run.path):
+        return _train(job, progress or Quiet(), on_bytes)
+
+
+def _train(job: Job, progress: Progress, on_bytes: Callable[[int, int], None] | None) -> Trained:
     dataset = load_dataset(job.data)
     run = job.run
     if job.resume and not run.last.is_file():
