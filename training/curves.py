@@ -26,13 +26,23 @@ Row = Mapping[str, Any]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The logged rows in order of their steps; of a step that was done twice (resumed), the later one."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    """The logged rows in order of their steps; of a step that was done twice (resumed), the later one.
+
+    What is no row is passed over: a training that was killed while it wrote leaves half of one.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     rows: dict[int, dict[str, Any]] = {}
-    for line in lines:
-        row = json.loads(line)
+    for row in filter(None, map(_row, lines)):
         rows.setdefault(int(row["iteration"]), {}).update(row)
     return [rows[step] for step in sorted(rows)]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "iteration" in row else None
 
 
 def draw_curves(rows: Sequence[Row], path: Path, title: str) -> None:
