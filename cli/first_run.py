@@ -108,13 +108,17 @@ def train(
     todo = [model for model in models if retrain or not _is_finished(source.runs / model, data_hash, preset)]
     if not todo:
         return
-    arms = "all" if len(todo) == len(BACKBONES) else BACKBONES[todo[0]]
-    options = ["--data", str(source.dataset), "--preset", preset, "--output", str(source.runs)]
-    if not retrain and any(_is_begun(source.runs / f".{model}.training", data_hash, preset) for model in todo):
-        options.append("--resume")
-    if force:
-        options.append("--force")
-    maskserve("train", arms, *options, why=f"{' and '.join(todo)}: this is what takes its time, minutes on a CPU")
+    working = {model: source.runs / f".{model}.training" for model in todo}
+    begun = [model for model in todo if not retrain and _is_begun(working[model], data_hash, preset)]
+    others = [model for model in todo if model not in begun]
+    # of other photos or with another preset: --resume would refuse it
+    stale = any((working[model] / "last.pth").is_file() for model in others)
+    for arms in [begun, others] if begun and stale else [todo]:
+        options = ["--data", str(source.dataset), "--preset", preset, "--output", str(source.runs)]
+        flags = [flag for flag, on in (("--resume", begun and arms != others), ("--force", force)) if on]
+        name = "all" if len(arms) == len(BACKBONES) else BACKBONES[arms[0]]
+        why = f"{' and '.join(arms)}: this is what takes its time, minutes on a CPU"
+        maskserve("train", name, *options, *flags, why=why)
 
 
 def maskserve(*words: str, why: str) -> None:

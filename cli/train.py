@@ -29,14 +29,12 @@ PLAIN_PERIOD = 20
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder with train.json.")
 @click.option("--preset", default="standard", show_default=True, type=click.Choice(PRESETS))
-@click.option(
-    "--init", default="auto", show_default=True, metavar="auto|coco|imagenet|none|FILE", help="Initial weights."
-)
+@click.option("--init", metavar="auto|coco|imagenet|none|FILE", help="Initial weights. [default: auto]")
 @click.option(
     "--output", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where run folders go."
 )
 @click.option("--resume", is_flag=True, help="Continue interrupted trainings; skip complete ones.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Same seed, same training.")
+@click.option("--seed", type=click.IntRange(0), help="Same seed, same training. [default: 1]")
 @click.option("--deterministic", is_flag=True, help="The same bits on a GPU too; slower.")
 @click.option("--force", is_flag=True, help="Train although `data check` finds errors.")
 @click.option("--num-gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs on each machine.")
@@ -51,10 +49,10 @@ def train(
     overrides: tuple[str, ...],
     data: Path,
     preset: str,
-    init: str,
+    init: str | None,
     output: Path,
     resume: bool,
-    seed: int,
+    seed: int | None,
     deterministic: bool,
     force: bool,
     num_gpus: int,

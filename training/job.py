@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,8 @@ from maskserve.training.presets import ARMS
 from maskserve.training.run_folder import RunFolder, working_folder
 
 BASE_LR = "SOLVER.BASE_LR"
+INIT, SEED = "auto", 1
+"""Of a new training that asks for none."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ class Job:
     data: Path
     """A dataset folder or its train.json."""
     preset: str = "standard"
-    init: str = "auto"
+    init: str | None = None
+    """None: INIT, or what an interrupted training began with."""
     output: Path = Path("runs")
-    seed: int = 1
+    seed: int | None = None
+    """None: SEED, or what an interrupted training began with."""
     resume: bool = False
     overrides: tuple[str, ...] = ()
     deterministic: bool = False
@@ -87,6 +92,17 @@ class Job:
             )
         self.machines.check()
 
+    def difference(self, facts: Mapping[str, Any]) -> str | None:
+        """The first option that the training of `facts` (setup.json, run.json) was given otherwise; None: it is this.
+
+        What the job leaves open or the facts do not tell is no difference.
+        """
+        asked = {"--preset": self.preset, "--seed": self.seed, "--init": self.init}
+        init = facts.get("init", {}).get("asked")
+        was = {"--preset": facts.get("preset"), "--seed": facts.get("seed"), "--init": init}
+        known = (flag for flag in asked if None not in (asked[flag], was[flag]))
+        return next((f"{flag} {was[flag]}" for flag in known if asked[flag] != was[flag]), None)
+
     def resume_command(self, rate: float | None = None) -> str:
         """The command that goes on with this job's training, perhaps with another base rate."""
         changed = [] if rate is None else [BASE_LR, f"{rate:g}"]
@@ -96,9 +112,8 @@ class Job:
         """The command that starts this job's training anew with another base rate."""
         pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
         kept = [word for key, value in pairs if key != BASE_LR for word in (key, value)]
-        started = ["--preset", self.preset, "--init", self.init, "--seed", str(self.seed)]
         flags = [flag for flag, on in (("--deterministic", self.deterministic), ("--force", self.force)) if on]
-        return _command(self, [*started, *flags, *self._flags(), *kept, BASE_LR, f"{rate:g}"])
+        return _command(self, [*flags, *self._flags(), *kept, BASE_LR, f"{rate:g}"])
 
     def _flags(self) -> list[str]:
         machines = self.machines
@@ -111,6 +126,7 @@ class Job:
 
 
 def _command(job: Job, words: Iterable[str]) -> str:
-    return shlex.join(
-        ["maskserve", "train", job.backbone, "--data", str(job.data), "--output", str(job.output), *words]
-    )
+    place = ["--data", str(job.data), "--output", str(job.output), "--preset", job.preset]
+    init = [] if job.init in (None, INIT) else ["--init", str(job.init)]
+    seed = [] if job.seed in (None, SEED) else ["--seed", str(job.seed)]
+    return shlex.join(["maskserve", "train", job.backbone, *place, *init, *seed, *words])

@@ -31,7 +31,7 @@ from maskserve.training.datasets.manifest import Dataset, dataset_dicts, load_da
 from maskserve.training.evaluate import Evaluation, evaluate
 from maskserve.training.evaluation_run import write_results
 from maskserve.training.hooks import Progress, Quiet, write_last
-from maskserve.training.job import Job
+from maskserve.training.job import INIT, SEED, Job
 from maskserve.training.preflight import check_data
 from maskserve.training.presets import ARMS, resolve_cfg
 from maskserve.training.process import log_to
@@ -104,35 +104,33 @@ def assist(job: Job, progress: Progress | None = None) -> None:
 
 
 def is_complete(job: Job) -> bool:
-    """Whether the run folder holds this job's training (same photos, same preset) and none is under way."""
+    """Whether the run folder holds this job's training (same photos, same options) and none is under way."""
     if job.run.last.is_file() or not (job.folder / "run.json").is_file():
         return False
     facts = RunFolder(job.folder).read_json("run.json")
-    asked = {"data_hash": load_dataset(job.data).train.data_hash, "preset": job.preset}
-    return asked.items() <= facts.items()
+    return facts.get("data_hash") == load_dataset(job.data).train.data_hash and job.difference(facts) is None
 
 
 def _prepare(job: Job, dataset: Dataset, progress: Progress, on_bytes: Callable[[int, int], None] | None) -> None:
     """A new working folder: config, classes, how it is made, and the initial weights as last.pth of step 0."""
     arm, run = ARMS[job.backbone], job.run
+    init, seed = job.init or INIT, SEED if job.seed is None else job.seed
     resolve = partial(
         resolve_cfg,
         arm,
         preset=job.preset,
         class_count=len(dataset.train.class_names),
-        seed=job.seed,
+        seed=seed,
         overrides=job.overrides,
     )
     backbone = backbone_name(resolve(recipe="none"))  # which network is asked for decides which weights fit
     errors = check_data(job.data, dataset.train.data_hash, force=job.force, progress=progress)
-    weights = find_weights(
-        arm, backbone, job.init, job.preset, say=progress.note, on_bytes=on_bytes or (lambda *_: None)
-    )
+    weights = find_weights(arm, backbone, init, job.preset, say=progress.note, on_bytes=on_bytes or (lambda *_: None))
     cfg = resolve(recipe=weights.recipe, recipe_values=weights.recipe_values)
     if cfg.MODEL.ANCHOR_GENERATOR.FIT and not ANCHORS.intersection(job.overrides[::2]):
         cfg = fit_anchors(cfg, split(dataset).records, say=progress.note)
     _check_share(cfg, job)
-    seed_all_rng(job.seed)
+    seed_all_rng(seed)
     model = build_model(_on_cpu(cfg))
     loaded = load_into(model, weights)
     complexity = measure_complexity(model, typical_size(cfg))
@@ -150,9 +148,15 @@ def _prepare(job: Job, dataset: Dataset, progress: Progress, on_bytes: Callable[
         "network": network_name(cfg),
         "complexity": complexity.to_json(),
         "preset": job.preset,
-        "seed": job.seed,
+        "seed": seed,
         "deterministic": job.deterministic,
-        "init": {"kind": weights.kind, "source": weights.source, "loaded": loaded, "licence": weights.licence},
+        "init": {
+            "asked": init,
+            "kind": weights.kind,
+            "source": weights.source,
+            "loaded": loaded,
+            "licence": weights.licence,
+        },
         "data": str(dataset.train.path.parent),
         "data_hash": dataset.train.data_hash,
         "data_errors": errors,
@@ -171,13 +175,20 @@ def _reopen(job: Job, dataset: Dataset) -> Job:
             f"the interrupted training of {job.backbone} used other data ({setup['data']}); name that with --data, or "
             "start anew without --resume"
         )
+    if difference := job.difference(setup):
+        raise ConfigError(
+            f"the interrupted training of {job.backbone} began with {difference}, which --resume keeps; say the same, "
+            "or start anew without --resume"
+        )
     cfg = run.load_cfg()
     _check_share(cfg, job)
+    overrides = (*setup["overrides"], *job.overrides)
     if job.overrides:
         merge_overrides(cfg, job.overrides)
         run.write("config.yaml", lambda path: path.write_text(cfg.dump(), encoding="utf-8"))
-        run.write_json(SETUP, {**setup, "overrides": [*setup["overrides"], *job.overrides]})
-    return replace(job, deterministic=setup.get("deterministic", False))
+        run.write_json(SETUP, {**setup, "overrides": overrides})
+    begun = {"init": setup["init"].get("asked"), "seed": setup["seed"], "overrides": overrides}
+    return replace(job, **begun, deterministic=setup.get("deterministic", False))
 
 
 def _check_share(cfg: CfgNode, job: Job) -> None:

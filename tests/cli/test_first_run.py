@@ -147,6 +147,18 @@ def test_an_interrupted_training_goes_on_if_it_was_of_these_photos(
     assert ("--resume" in steps[0]) == goes_on
 
 
+def test_an_arm_that_others_began_starts_anew_beside_one_that_goes_on(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """`maskserve train --resume` refuses what has another preset."""
+    write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")
+    for model, preset in ((MODEL_R50, "quick"), (MODEL_MNV2, "best")):
+        begun = here / "runs" / "demo-pandas" / f".{model}.training"
+        begun.mkdir(parents=True)
+        (begun / "last.pth").touch()
+        (begun / "setup.json").write_text(json.dumps({"data_hash": "hash-of-pandas", "preset": preset}))
+    ensure(here)
+    assert [(words[1], "--resume" in words) for words in steps[:2]] == [("resnet50", True), ("mobilenetv2", False)]
+
+
 def test_a_dataset_folder_is_taken_as_it_is(here: Path, steps: list[tuple[str, ...]]) -> None:
     """A folder with train.json needs no import."""
     write_manifest(here / "mine", "hash-of-mine")

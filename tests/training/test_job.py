@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from maskserve.training.job import Job, Machines
@@ -19,14 +21,34 @@ def test_a_restart_says_all_that_was_asked_and_a_lower_rate_instead() -> None:
     )
 
 
-def test_a_resume_names_the_place_and_the_machines() -> None:
-    """Config, preset and seed are in the working folder."""
+def test_a_resume_names_the_place_the_training_and_the_machines() -> None:
+    """Given twice it finds the training complete; the config is in the working folder."""
     job = Job("mobilenetv2", Path("d"), "quick", machines=Machines(4, 2, 0, "tcp://leader:5000"))
     assert job.resume_command() == (
-        "maskserve train mobilenetv2 --data d --output runs --num-gpus 4 --num-machines 2 --machine-rank 0 "
-        "--dist-url tcp://leader:5000 --resume"
+        "maskserve train mobilenetv2 --data d --output runs --preset quick --num-gpus 4 --num-machines 2 "
+        "--machine-rank 0 --dist-url tcp://leader:5000 --resume"
     )
     assert job.resume_command(0.001).endswith("--resume SOLVER.BASE_LR 0.001")
+    job = Job("mobilenetv2", Path("d"), "best", "my weights.pth", seed=0)
+    assert job.resume_command().endswith("--output runs --preset best --init 'my weights.pth' --seed 0 --resume")
+
+
+@pytest.mark.parametrize(
+    ("asked", "difference"),
+    [
+        ({}, None),
+        ({"seed": 5, "init": "auto"}, None),
+        ({"preset": "standard"}, "--preset quick"),
+        ({"seed": 1}, "--seed 5"),
+        ({"init": "none"}, "--init auto"),
+    ],
+)
+def test_a_job_is_another_one_where_it_says_so(asked: dict[str, Any], difference: str | None) -> None:
+    """Seed and initial weights that it leaves open are those of the training."""
+    facts = {"preset": "quick", "seed": 5, "init": {"asked": "auto", "kind": "none"}}
+    job = Job("mobilenetv2", Path("d"), **{"preset": "quick", **asked})
+    assert job.difference(facts) == difference
+    assert job.difference({}) is None
 
 
 def test_several_machines_train_one_arm_at_a_time() -> None:

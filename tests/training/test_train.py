@@ -14,7 +14,7 @@ from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training import preflight, steps
 from maskserve.training.hooks import Quiet
 from maskserve.training.run_folder import RunFolder
-from maskserve.training.train import Job, train
+from maskserve.training.train import Job, is_complete, train
 from maskserve.training.trainer import build_trainer
 from tests.training.recorder import TINY, Recorder
 
@@ -103,7 +103,13 @@ def test_a_stopped_training_is_resumed_and_an_earlier_run_stays_until_it_is_comp
     assert first.run.weights.read_bytes() == before
     with pytest.raises(ConfigError, match="keeps its config"):
         train(Job("mobilenetv2", pandas, "quick", "none", tmp_path, resume=True, overrides=("SEED", "3")))
-    done = train(job(pandas, tmp_path, resume=True))
+    for option, value, began in (("preset", "standard", "--preset quick"), ("seed", 1, "--seed 5")):
+        with pytest.raises(ConfigError, match=f"began with {began}, which --resume keeps"):
+            train(replace(job(pandas, tmp_path, resume=True), **{option: value}))
+    assert not is_complete(job(pandas, tmp_path, resume=True))
+    done = train(Job("mobilenetv2", pandas, "quick", output=tmp_path, resume=True))
+    assert is_complete(job(pandas, tmp_path, resume=True))
+    assert not is_complete(replace(job(pandas, tmp_path, resume=True), init="auto"))
     assert done.run.read_json("run.json")["steps"] == 4
     assert done.run.weights.read_bytes() != before
     assert [path.name for path in tmp_path.iterdir()] == ["mask_rcnn_mnv2_fpn"]
@@ -184,7 +190,7 @@ def test_a_loss_that_becomes_nan_keeps_the_checkpoint_before_and_goes_on_with_a_
     said = str(raised.value)
     assert "diverged at step 5 of 6: loss_mask is not a number (NaN)" in said
     assert "or go on from step 3" in said
-    assert f"--output {tmp_path} --resume SOLVER.BASE_LR 0.001" in said
+    assert f"--output {tmp_path} --preset quick --init none --seed 5 --resume SOLVER.BASE_LR 0.001" in said
     assert "maskserve data check" in said
     assert last_of(tmp_path)["step"] == 3
     assert all(tensor.isfinite().all() for tensor in last_of(tmp_path)["model"].values())
