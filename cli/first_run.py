@@ -56,7 +56,11 @@ class Source:
         name = data.resolve().name
         if (data / "train.json").is_file():
             return cls(None, data, RUNS / name)
-        return cls(data, Path("data") / name, RUNS / name)
+        dataset = Path("data") / name
+        if dataset.resolve() == data.resolve():
+            # a train.json among the labels would be taken for all of them the next time
+            dataset = dataset.with_name(f"{name}-dataset")
+        return cls(data, dataset, RUNS / name)
 
 
 def ensure_archives(

@@ -92,6 +92,16 @@ def test_own_photos_replace_archives_of_other_photos(here: Path, steps: list[tup
     assert steps[2][:2] == ("package", f"runs/photos/{MODEL_R50}")
 
 
+def test_labels_under_data_are_imported_beside_them_each_time(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """A manifest among them would be taken as it is, whatever is labelled later."""
+    (here / "data" / "photos").mkdir(parents=True)
+    for _ in range(2):
+        steps.clear()
+        ensure(here, Path("data/photos"))
+        assert steps[0] == ("data", "import", "data/photos", "-o", "data/photos-dataset")
+        assert steps[1][:4] == ("train", "all", "--data", "data/photos-dataset")
+
+
 def test_own_photos_are_not_trained_on_twice(here: Path, steps: list[tuple[str, ...]]) -> None:
     """The same `make up DATA=photos` again only looks whether the photos changed."""
     (here / "photos").mkdir()
