@@ -61,7 +61,7 @@ def write_int8_trunk(
         on_photo: called after each.
 
     Raises:
-        ConfigError: see `check_installed`.
+        ConfigError: see `check_installed` and `write`.
         DataError: a photo is missing or unreadable.
     """
     check_installed()
@@ -87,7 +87,10 @@ def to_openvino(trunk: Trunk) -> Any:
 
 
 def write(model: Any, folder: Path) -> Path:
-    """<folder>/trunk.xml and trunk.bin of an openvino.Model of `to_openvino`, its input and outputs made NHWC."""
+    """<folder>/trunk.xml and trunk.bin of an openvino.Model of `to_openvino`, its input and outputs made NHWC.
+
+    Raises ConfigError where they cannot be written.
+    """
     openvino = load_openvino()
     steps = openvino.preprocess.PrePostProcessor(model)
     places = [steps.input(), *(steps.output(place) for place in range(len(model.outputs)))]
@@ -100,7 +103,10 @@ def write(model: Any, folder: Path) -> Path:
     for number, operation in enumerate(model.get_ordered_ops()):
         operation.set_friendly_name(f"{number}")
     path = folder / TRUNK_FILE
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # it does not pass on what the system said
+        raise ConfigError(f"{path}: OpenVINO cannot write it ({error}); is the disk full?") from error
     return path
 
 

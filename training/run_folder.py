@@ -74,7 +74,7 @@ class RunFolder:
         self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_state(self, name: str, state: Mapping[str, Any]) -> None:
-        self.write(name, lambda path: torch.save(state, path))
+        self.write(name, lambda path: _save(state, path))
 
     def read_json(self, name: str) -> Any:
         """The JSON in a file of the run; ConfigError when it is missing or broken."""
@@ -92,6 +92,17 @@ class RunFolder:
 
     def load_classes(self) -> tuple[str, ...]:
         return tuple(self.read_json("classes.json"))
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    """torch.save, with the OSError of a full disk, for which torch raises RuntimeErrors about its own positions."""
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def working_folder(output: Path, model: str) -> RunFolder:

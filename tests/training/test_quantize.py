@@ -240,6 +240,13 @@ def test_an_archive_of_before_has_no_levels(
     assert "p2" in trunk(torch.zeros(1, 3, 64, 128)).features
 
 
+def test_a_full_disk_is_said_with_the_path(predictor: Predictor, tmp_path: Path):
+    """OpenVINO's own text is "iostream error"."""
+    (tmp_path / "trunk.bin").symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match=r"trunk\.xml: OpenVINO cannot write it .*disk full"):
+        write(to_openvino(predictor.trunk), tmp_path)
+
+
 def test_int8_answers_the_same_without_numba(predictor: Predictor, int8: Path, monkeypatch: pytest.MonkeyPatch):
     """Detectron2's pooler, which is the reference, reads the stored features, too."""
     photo = np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)

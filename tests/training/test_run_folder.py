@@ -2,9 +2,11 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
+import torch
 
 from maskserve.protos.errors import ConfigError
 from maskserve.training.run_folder import RunFolder, publish, versions, working_folder
@@ -26,6 +28,18 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(tmp_path: P
     with pytest.raises(OSError, match="disk full"):
         run.write("run.json", half)
     assert run.read_json("run.json") == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_state_that_does_not_fit_is_the_systems_error(tmp_path: Path):
+    """As on a full disk: `maskserve` says an OSError in a line, torch raises something else."""
+    run, (soft, hard) = fill(RunFolder(tmp_path), "earlier"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            run.write_state("last.pth", {"weight": torch.zeros(200_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
