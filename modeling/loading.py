@@ -6,7 +6,6 @@ cfg ─▶ network, nothing initialised ─▶ every tensor copied from the weig
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,12 +54,15 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         # files from before torch 1.6 are no zip and cannot be mapped
         state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a pickle that is damaged, or none, may raise anything
         first_line = str(error).partition("\n")[0]
-        raise ConfigError(f"{path}: not a file of tensors that can be read safely: {first_line}") from error
+        kind = type(error).__name__
+        raise ConfigError(f"{path}: not a file of tensors that can be read safely: {kind}: {first_line}") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ConfigError(f"{path}: holds no state dict (names with tensors)")
     return dict(state)
 

@@ -35,8 +35,11 @@ def load_arrays(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             loaded = ArrayUnpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: not a pickle of arrays that can be read safely: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # one that is damaged, or none, may raise anything
+        kind = type(error).__name__
+        raise ConfigError(f"{path}: not a pickle of arrays that can be read safely: {kind}: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: holds no weights but a {type(loaded).__name__}")
     return loaded

@@ -261,7 +261,13 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_state_dict(path)
     loaded = load_arrays(path)
     arrays = loaded.get("model", loaded)
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items() if isinstance(value, np.ndarray)}
+    if not isinstance(arrays, dict):
+        raise ConfigError(f"{path}: holds no weights (names with arrays), its 'model' is a {type(arrays).__name__}")
+    return {
+        name: torch.from_numpy(np.array(value))
+        for name, value in arrays.items()
+        if isinstance(name, str) and isinstance(value, np.ndarray)
+    }
 
 
 def _full_name(name: str) -> str:

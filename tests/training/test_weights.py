@@ -178,6 +178,31 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, content: str):
         from_file(path, R50)
 
 
+@pytest.mark.parametrize("name", ["init.pth", "init.pkl"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hi",
+        b".",
+        b"\x80\x02cabc",
+        pickle.dumps({"model": [1]}, protocol=2),
+        pickle.dumps({1: np.ones(3, np.float32)}, protocol=2),
+        pickle.dumps({}, protocol=2).replace(b"}", b"X\x01\x00\x00\x00a"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused_whatever_it_is(tmp_path: Path, name: str, content: bytes):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=name):
+        from_file(path, ARMS["mobilenetv2"])
+
+
+def test_a_state_dict_without_names_is_refused(tmp_path: Path):
+    torch.save({1: torch.ones(2)}, tmp_path / "init.pth")
+    with pytest.raises(ConfigError, match="no state dict"):
+        from_file(tmp_path / "init.pth", ARMS["mobilenetv2"])
+
+
 def test_weights_of_another_width_say_how_many_tensors_match(tmp_path: Path):
     torch.save(mobilenet_v2(weights=None, width_mult=0.5).state_dict(), tmp_path / "half.pth")
     weights = from_file(tmp_path / "half.pth", MNV2)
