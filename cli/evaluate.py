@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 from maskserve.modeling.waiting import wait_briefly
 
 if TYPE_CHECKING:
-    from maskserve.training.evaluate import Evaluation, Scores
+    from maskserve.training.evaluate import Ap, Evaluation, Scores
 
 
 @click.command(short_help="Measure COCO box and mask AP of a trained run.")
@@ -59,24 +60,27 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
 def _table(result: Evaluation) -> str:
     """Rows: all classes, each class, each size of object; AP, AP50 and AP75 of masks and boxes in per cent."""
     title = f"{result.image_count} {result.split} photos, {result.instance_count} instances"
-    names = ["all classes", *result.mask.per_class, *(f"{size} objects" for size in result.mask.per_size)]
-    width = max(len(name) for name in names)
+    rows = list(zip(_rows(result.mask), _rows(result.box), strict=True))
+    width = max(len(name) for (name, _), _ in rows)
     lines = [title, f"{'':{width}}   mask AP    AP50    AP75    box AP    AP50    AP75"]
-    for name in names:
-        cells = [*_cells(result.mask, name), *_cells(result.box, name)]
+    for (name, mask), (_, box) in rows:
+        cells = [*_cells(mask), *_cells(box)]
         lines.append(f"{name:{width}}  {cells[0]:>8}{cells[1]:>8}{cells[2]:>8}{cells[3]:>10}{cells[4]:>8}{cells[5]:>8}")
     return "\n".join(lines)
 
 
-def _cells(scores: Scores, name: str) -> list[str]:
-    """AP, AP50, AP75 of a class, a size, or of all; not all are kept by class and by size."""
-    size = name.removesuffix(" objects")
-    if name in scores.per_class:
-        return [_shown(scores.per_class[name]), _shown(scores.per_class_ap50[name]), ""]
-    if size in scores.per_size:
-        return [_shown(scores.per_size[size]), "", ""]
-    return [_shown(value) for value in (scores.ap, scores.ap50, scores.ap75)]
+def _rows(scores: Scores) -> list[tuple[str, Sequence[Ap]]]:
+    """(name, as many of AP, AP50 and AP75 as are kept) of all, of each class and of each size."""
+    return [
+        ("all classes", (scores.ap, scores.ap50, scores.ap75)),
+        *((name, (ap, scores.per_class_ap50[name])) for name, ap in scores.per_class.items()),
+        *((f"{size} objects", (ap,)) for size, ap in scores.per_size.items()),
+    ]
 
 
-def _shown(value: float | None) -> str:
+def _cells(values: Sequence[Ap]) -> list[str]:
+    return [*map(_shown, values), "", ""][:3]
+
+
+def _shown(value: Ap) -> str:
     return "–" if value is None else f"{value:.1f}"

@@ -10,7 +10,7 @@ from maskserve.cli.evaluate import _table
 from maskserve.modeling.predictor import Prediction, StageTimes
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
-from maskserve.training.evaluate import evaluate
+from maskserve.training.evaluate import Evaluation, Scores, evaluate
 from maskserve.training.evaluation_run import find_split
 from maskserve.training.loader import read_photo
 
@@ -115,3 +115,17 @@ def test_ap_by_size_is_kept_and_shown(pandas: Path):
     assert 100 in found.box.per_size.values()
     shown = next(line for line in _table(found).splitlines() if line.startswith("large objects"))
     assert ("–" in shown) is (found.mask.per_size["large"] is None)
+
+
+def test_classes_named_as_rows_have_rows_of_their_own():
+    """Names of classes are free."""
+    of_class = {"all classes": 1.0, "large objects": 2.0, "large": None}
+    scores = Scores(10.0, 20.0, 30.0, of_class, dict.fromkeys(of_class, 5.0), {"large": 40.0})
+    lines = _table(Evaluation("test", 1, 1, "", scores, scores, 0.0)).splitlines()[2:]
+    assert [" ".join(line.split()) for line in lines] == [
+        "all classes 10.0 20.0 30.0 10.0 20.0 30.0",
+        "all classes 1.0 5.0 1.0 5.0",
+        "large objects 2.0 5.0 2.0 5.0",
+        "large – 5.0 – 5.0",
+        "large objects 40.0 40.0",
+    ]
