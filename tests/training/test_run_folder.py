@@ -2,14 +2,16 @@
 
 import errno
 import os
+import re
 import resource
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from maskserve.protos.errors import ConfigError
-from maskserve.training.run_folder import RunFolder, publish, versions, working_folder
+from maskserve.training.run_folder import RunFolder, git_commit, publish, versions, working_folder
 
 
 def fill(run: RunFolder, text: str) -> RunFolder:
@@ -108,3 +110,21 @@ def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path: Path, content: s
 
 def test_versions_name_python_and_torch():
     assert {"python", "torch", "detectron2"} <= set(versions())
+
+
+def test_the_commit_is_that_of_our_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A virtual environment may lie in another project's."""
+    file = tmp_path / ".venv" / "maskserve" / "run_folder.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.setattr("maskserve.training.run_folder.__file__", str(file))
+    assert git_commit() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run([*git, *words], check=True)
+    assert git_commit() is None
+    for words in (["add", "."], ["commit", "-q", "-m", "ours"]):
+        subprocess.run([*git, *words], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", git_commit() or "")
+    file.write_text("changed")
+    assert re.fullmatch("[0-9a-f]{40}-dirty", git_commit() or "")
