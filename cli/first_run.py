@@ -150,7 +150,16 @@ def maskserve(*words: str, why: str) -> None:
     if status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if status:
-        raise ConfigError(f"`maskserve {' '.join(words[:2])}` did not finish (see above); nothing is being served")
+        step = f"`maskserve {' '.join(words[:2])}`"
+        raise ConfigError(f"{step} {_end(status)}; nothing is being served")
+
+
+def _end(status: int) -> str:
+    """How a step that failed ended; one that a signal ended could not say it itself."""
+    if status > 0:
+        return "did not finish (see above)"
+    killed = f"was ended by {signal.Signals(-status).name}"
+    return f"{killed}, probably because memory was short" if status == -signal.SIGKILL else killed
 
 
 def _stops_with_us() -> Callable[[], int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -195,6 +196,21 @@ def test_a_step_that_fails_ends_it(here: Path) -> None:
     with pytest.raises(ConfigError, match="did not finish"):
         first_run.maskserve("data", "import", "nowhere", "-o", "out", why="to see it fail")
     assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGKILL, "SIGKILL, probably because memory was short;"), (signal.SIGSEGV, "SIGSEGV;")]
+)
+def test_a_step_that_is_killed_ends_it_and_says_by_what(
+    here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, said: str
+) -> None:
+    """The kernel kills where memory is short, and the step cannot say it itself."""
+    died = here / "python"
+    died.write_text(f"#!/bin/sh\nkill -{number} $$\n")
+    died.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(died))
+    with pytest.raises(ConfigError, match=rf"`maskserve train all` was ended by {said} nothing is being served"):
+        first_run.maskserve("train", "all", why="to see it killed")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell a child that its parent is gone")
