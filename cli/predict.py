@@ -90,7 +90,8 @@ def predict(
     if token and token_file:
         raise click.UsageError("give --token or --token-file, not both")
     paths = find_photos(photos)
-    _check_output(output, len(paths))
+    if output:
+        _check_output(output, paths)
     labels = _label_folder(output, paths, overwrite, mask_format) if folder_format == "labelme" else None
     paths = labels.photos if labels else paths
     options = SegmentOptions(score_threshold, max_instances, "none" if mask_format == "none" else "rle", class_names)
@@ -170,9 +171,15 @@ def _read(path: Path) -> bytes:
         raise RequestError(ErrorCode.IMAGE_MISSING, str(error.strerror)) from error
 
 
-def _check_output(output: Path | None, count: int) -> None:
-    if output and count > 1 and output.suffix.lower() in PICTURE_SUFFIXES:
-        raise click.UsageError(f"{count} photos do not fit into one {output.suffix}; give a folder or a .jsonl")
+def _check_output(output: Path, photos: Sequence[Path]) -> None:
+    """Before photos are asked about, not after."""
+    is_picture = output.suffix.lower() in PICTURE_SUFFIXES
+    if len(photos) > 1 and is_picture:
+        raise click.UsageError(f"{len(photos)} photos do not fit into one {output.suffix}; give a folder or a .jsonl")
+    if output.is_dir() and (is_picture or output.suffix.lower() in LINES_SUFFIXES):
+        raise click.UsageError(f"-o {output}: this is a folder; a file is to be written there")
+    if output.exists() and any(map(output.samefile, photos)):
+        raise click.UsageError(f"-o {output}: this is the photo itself; name another file")
 
 
 def _label_folder(

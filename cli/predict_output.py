@@ -122,13 +122,15 @@ class Picture:
 
 
 class PictureFolder:
-    """`photo_overlay.jpg` for each photo; photos of one name get numbers."""
+    """`photo_overlay.jpg` for each photo; photos of one name, and of one that another photo has, get numbers."""
 
     def __init__(self, folder: Path, photos: Sequence[Path]) -> None:
         from maskserve.training.datasets.labelme_writer import file_names
 
         self._folder = folder
-        self._names = dict(zip(photos, file_names(photos, "_overlay.jpg"), strict=True))
+        taken = {photo.resolve() for photo in photos}
+        names = file_names(photos, "_overlay.jpg", lambda _photo, name: (folder / name).resolve() not in taken)
+        self._names = dict(zip(photos, names, strict=True))
         self._written = 0
 
     def keep(self, photo: Path, image: bytes, answer: Segmentation) -> None:

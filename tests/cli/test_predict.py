@@ -87,6 +87,28 @@ def test_a_number_is_no_name_of_another_photo(fake_torchserve: FakeTorchServe, p
     assert len(names) == 5, names
 
 
+def test_no_overlay_is_written_over_a_photo(fake_torchserve: FakeTorchServe, photos: Path) -> None:
+    """The photos' own folder may be the overlays' one, again and again."""
+    for words in ((photos, "-o", photos), (photos, "-o", photos), (photos / "a.jpg", "-o", photos / "a.jpg")):
+        before = {path: path.read_bytes() for path in photos.iterdir()}
+        answer = run(fake_torchserve, *words)
+        assert {path: path.read_bytes() for path in before} == before
+    assert answer.exit_code == 2
+    assert "this is the photo itself" in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.png"])
+def test_a_folder_in_the_place_of_a_file_is_said_before_a_photo_is_asked_about(
+    fake_torchserve: FakeTorchServe, photos: Path, tmp_path: Path, name: str
+) -> None:
+    """Not after the last one."""
+    (tmp_path / name).mkdir()
+    answer = run(fake_torchserve, photos / "a.jpg", "-o", tmp_path / name)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert f"-o {tmp_path / name}: this is a folder" in answer.stderr
+    assert not fake_torchserve.calls
+
+
 def test_a_glob_that_the_shell_left_alone(fake_torchserve: FakeTorchServe, tmp_path: Path, photos: Path) -> None:
     """`**` reaches into folders, and each photo is asked once."""
     answer = run(fake_torchserve, tmp_path / "**" / "*", photos / "a.jpg", "--json")
