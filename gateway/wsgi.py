@@ -18,7 +18,7 @@ from typing import Any
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import InternalServerError, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
+from waitress.utilities import BadRequest, InternalServerError, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
 from maskserve.gateway.problems import Problem, too_large
 
@@ -50,7 +50,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             self._to_drain_bytes -= taken
             self.completed = not self._to_drain_bytes
             return taken
-        taken = int(super().received(data))
+        try:
+            taken = int(super().received(data))
+        except ValueError as error:  # a length of thousands of digits, an address that is no URL: waitress lets it out
+            self.error, self.completed, taken = BadRequest(str(error)), True, len(data)
         if isinstance(self.error, RequestEntityTooLarge):
             limit = self.adj.max_request_body_size * _DRAINED_AT_MOST
             if not self.expect_continue and not self.chunked and self.content_length <= limit:

@@ -291,6 +291,14 @@ def test_what_the_web_server_refuses_is_logged_and_counted_and_keeps_its_id(proc
     assert (lines[0]["request_id"], lines[0]["method"], lines[0]["path"]) == ("mine", "POST", PREDICT)
 
 
+@pytest.mark.parametrize("line", ["POST http://[::1/x HTTP/1.1", f"POST / HTTP/1.1\r\nContent-Length: {'9' * 5000}"])
+def test_what_the_web_server_stumbles_over_is_answered(live, caplog, line):
+    answer = talk(live, f"{line}\r\nHost: x\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"bad_request" in answer
+    assert not caplog.records
+
+
 def test_memory_stays_below_250_mb_with_12_megapixel_photos(process):
     gateway, address = process
     big = make_photo((3000, 4000))
