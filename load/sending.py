@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead, InvalidURL
 from typing import Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -59,7 +59,8 @@ class Target:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
             (host or "").encode("idna")
-        except ValueError:
+            HTTPConnection(host or "", port or 80)  # connects to nothing yet, and knows what no host has in its name
+        except (ValueError, InvalidURL):
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in ("http", "https") or not host:
             raise ConfigError(f"{url!r} is no address of a gateway; write it as http://127.0.0.1:8000")
@@ -73,7 +74,8 @@ class Target:
 
     def connect(self, timeout_s: float) -> HTTPConnection:
         kind = HTTPSConnection if self.secure else HTTPConnection
-        return kind(self.host, self.port, timeout=timeout_s)
+        # a port that is said is not looked for in an IPv6 address
+        return kind(self.host, self.port or kind.default_port, timeout=timeout_s)
 
 
 class Sender:

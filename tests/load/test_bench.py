@@ -262,7 +262,7 @@ def test_a_gateway_that_is_not_there_or_refuses_is_said_before_the_load(live, ph
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", "http://x:99999", "http://x..y"]
+    "url", ["127.0.0.1:8000", "ftp://x", "http://", "http://[::1", "http://x:99999", "http://x..y", "http://x y"]
 )
 def test_what_is_no_address_is_said(url):
     with pytest.raises(ConfigError, match="no address of a gateway"):
@@ -275,6 +275,12 @@ def test_an_address_with_a_path_keeps_it():
     for as_it_is in ("/predict", "/y?a=&b=%2F&flag", "/v1/predictions?format=png"):
         assert Target.at(f"http://x{as_it_is}").path == as_it_is
     assert Target.at("http://x/ü b?ä=1").path == "/%C3%BC%20b?%C3%A4=1"
+
+
+@pytest.mark.parametrize(("url", "port"), [("http://[::a]", 80), ("https://[::a]/x", 443), ("http://[::a]:1", 1)])
+def test_an_ipv6_address_may_have_a_port_or_none(url, port):
+    connection = Target.at(url).connect(1.0)
+    assert (connection.host, connection.port) == ("::a", port)
 
 
 @pytest.mark.parametrize("asked", [{"arm": "b"}, {"kind": "jpeg"}])
