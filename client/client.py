@@ -49,7 +49,7 @@ class Client:
         management_token: the same for the management API.
         timeout_s: the deadline of a call, retry included, where the call itself gives none.
 
-    Raises ConfigError for an address or a token file that cannot be used.
+    Raises ConfigError for an address, a token or a token file that cannot be used.
     """
 
     def __init__(

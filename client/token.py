@@ -19,7 +19,7 @@ class Token:
         source: the token itself (str), a file with it (Path), or None when TorchServe asks for none.
         api: which of key_file.json's keys is meant.
 
-    Raises ConfigError when the file cannot be read or has no such key.
+    Raises ConfigError when the file cannot be read or has no such key, and for a text that cannot be a token.
     """
 
     def __init__(self, source: str | Path | None, api: Literal["inference", "management"]) -> None:
@@ -42,15 +42,15 @@ class Token:
         return self._value != before
 
     def _read(self) -> str:
-        if not isinstance(self._source, Path):
-            return self._source or ""
-        try:
-            text = self._source.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the token file {self._source} cannot be read: {error}") from None
+        if not self._source:
+            return ""
+        if isinstance(self._source, Path):
+            text, where = _read_file(self._source), f"the token file {self._source}"
+        else:
+            text, where = self._source.strip(), "the text that is given as token"
         token = self._from_key_file(text) if text.startswith("{") else text
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ConfigError(f"the token file {self._source} has no {self._api} token in it")
+            raise ConfigError(f"{where} has no {self._api} token in it")
         return token
 
     def _from_key_file(self, text: str) -> str:
@@ -59,3 +59,10 @@ class Token:
         except (ValueError, KeyError, TypeError):
             return ""
         return key if isinstance(key, str) else ""
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the token file {path} cannot be read: {error}") from None

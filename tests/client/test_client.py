@@ -300,6 +300,15 @@ def test_token_files_without_a_token(tmp_path: Path, text: str) -> None:
         Token(path, "inference")
 
 
+def test_a_token_that_is_given_as_text() -> None:
+    """A secret often comes with its line's end; what cannot be sent is said at the start, and never shown."""
+    assert Token("abc123\n", "inference").metadata == (("authorization", "Bearer abc123"),)
+    for text in ("sécret", "two words", "two\nlines"):
+        with pytest.raises(ConfigError, match="has no management token in it") as caught:
+            Token(text, "management")
+        assert text not in str(caught.value)
+
+
 def test_a_missing_token_file(tmp_path: Path) -> None:
     """So is a file that is not there."""
     with pytest.raises(ConfigError, match="nothing"):
