@@ -53,7 +53,10 @@ async function fetchAnswer({ arm, threshold }, signal, format = "json") {
     if (signal?.aborted) throw error;
     throw { detail: "The gateway does not answer. Is it still running?", code: "no_connection" };
   }
-  if (!response.ok) throw await response.json();
+  if (!response.ok) {
+    // a proxy in front of the gateway answers in its own way
+    throw await response.json().catch(() => ({ detail: `Something between here and the gateway answered HTTP ${response.status}.`, code: `http_${response.status}` }));
+  }
   return format === "json" ? response.json() : response.blob();
 }
 

@@ -268,6 +268,19 @@ def test_an_arm_that_is_down_is_said_plainly(page, file, fake_torchserve):
 
 
 @pytest.mark.browser
+def test_a_proxys_own_error_is_said_plainly(page, file):
+    page.driver.execute_script("""
+      const real = window.fetch;
+      window.fetch = (url, options) => options?.method === "POST"
+        ? Promise.resolve(new Response("<html>Bad Gateway</html>", { status: 502 })) : real(url, options);
+    """)
+    page.choose(file)
+    page.wait(".problem:not([hidden])")
+    assert "HTTP 502" in page.text("#problem")
+    assert "SyntaxError" not in page.text("#problem")
+
+
+@pytest.mark.browser
 def test_a_class_name_is_text_and_never_html(page, file, fake_torchserve):
     for model in fake_torchserve.models.values():
         model.class_names = ("<img src=x onerror=document.title='hacked'>", "b")
