@@ -64,7 +64,10 @@ class Target:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in ("http", "https") or not host:
             raise ConfigError(f"{url!r} is no address of a gateway; write it as http://127.0.0.1:8000")
-        path = parts.path if parts.path.strip("/") else f"/v1/{'compare' if compare else 'predictions'}"
+        has_path = bool(parts.path.strip("/"))
+        if has_path and compare:
+            raise ConfigError(f"{url}: the address has a path already; leave out --compare")
+        path = parts.path if has_path else f"/v1/{'compare' if compare else 'predictions'}"
         asked = {name: value for name, value in (("arm", arm), ("format", kind)) if value}
         for name, _ in parse_qsl(parts.query, keep_blank_values=True):
             if name in asked:

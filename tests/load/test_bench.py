@@ -283,9 +283,9 @@ def test_an_ipv6_address_may_have_a_port_or_none(url, port):
     assert (connection.host, connection.port) == ("::a", port)
 
 
-@pytest.mark.parametrize("asked", [{"arm": "b"}, {"kind": "jpeg"}])
+@pytest.mark.parametrize("asked", [{"arm": "b"}, {"kind": "jpeg"}, {"compare": True}])
 def test_what_the_address_says_is_not_said_again(asked):
-    with pytest.raises(ConfigError, match=r"the address has `(arm|format)` already; leave out --"):
+    with pytest.raises(ConfigError, match=r"the address has (`arm`|`format`|a path) already; leave out --"):
         Target.at("http://x/v1/predictions?format=png&arm=", **asked)
 
 
