@@ -28,6 +28,8 @@ REFUSAL = "maskserve.refusal"
 _DRAINED_AT_MOST = 4
 _JOINED_BYTES = 64 * 1024
 """What is copied behind its header to be sent with it: JSON; a picture of megabytes is not held twice."""
+_NEXT_REQUEST_S = 1.0
+"""On the way out a connection is closed so long after its last answer: its next request may be under way already."""
 _TEXTS = {
     400: "This is not an HTTP request that the gateway understands.",
     431: "The request's headers are too large.",
@@ -126,11 +128,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return self._is_ending and len(self.requests) == 1 and self.request is None
 
     def end(self) -> None:
-        """Closes unless a request is arriving or being answered, whose answer then says that it is the last. For the
-        main thread, again and again until the channel is gone."""
+        """Closes unless a request is arriving or being answered, or may come soon; its answer then says that it is the
+        last. For the main thread, again and again until the channel is gone."""
         self._is_ending = True
         # in this order: a thread hands its answer over before it takes the request away
-        if not self.requests and not self.total_outbufs_len and self.request is None:
+        is_idle = not self.requests and not self.total_outbufs_len and self.request is None
+        if is_idle and time.time() - self._last_activity > _NEXT_REQUEST_S:
             self.will_close = True
             self.handle_close()
 

@@ -237,6 +237,19 @@ def test_on_the_way_out_kept_connections_are_told_so_and_idle_ones_are_closed(fa
         connection.close()
 
 
+def test_the_next_request_of_a_client_that_was_not_told_yet_is_answered(fake_torchserve, photo):
+    with running(settings_for(fake_torchserve, server={"port": 0})) as address:
+        kept = connected(address)
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
+        next_one = threading.Timer(0.3, kept.request, ("POST", PREDICT, photo))
+        next_one.start()
+    next_one.join()
+    answer = kept.getresponse()
+    assert (answer.status, answer.headers["Connection"]) == (200, "close")
+    kept.close()
+
+
 def test_a_request_that_is_arriving_on_the_way_out_is_answered(fake_torchserve, photo):
     answers = []
 
