@@ -68,18 +68,18 @@ function summary(answer, tookMs) {
 
 /** Pictures with the masks in them, where the browser's photo lies otherwise than the masks. */
 function drawnByGateway(both, { threshold }, signal) {
-  return Promise.all(both.map(async ({ arm }) => URL.createObjectURL(await fetchAnswer({ arm, threshold }, signal, "png"))));
+  return Promise.all(both.map(({ arm }) => fetchAnswer({ arm, threshold }, signal, "png")));
 }
 
 function show(answer, both, { shown, isUpright }, drawn) {
   const size = `${shown[1]} × ${shown[0]} px`;
   state.drawn.forEach(URL.revokeObjectURL);
-  state.drawn = drawn;
+  state.drawn = drawn.map((picture) => URL.createObjectURL(picture));
   $("problem").hidden = true;
   $("empty").hidden = true;
   $("pictures").replaceChildren(
     figure(state.url, "Original", isUpright ? size : `${size}, as your browser shows it`, shown),
-    ...both.map((each, index) => figure(drawn[index] ?? state.url, `${each.arm}: ${each.model.name}`,
+    ...both.map((each, index) => figure(state.drawn[index] ?? state.url, `${each.arm}: ${each.model.name}`,
       `${each.instances.length} found`, each.size, each, !isUpright)));
   $("pictures").classList.toggle("three", both.length === 2);
   $("facts").classList.toggle("two", both.length === 2);
