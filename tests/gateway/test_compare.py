@@ -125,7 +125,7 @@ def test_an_arm_that_is_left_alone_does_not_keep_the_other_arms_probe(make_app, 
     for _ in range(5):
         arms["a"].breaker.failed()
         arms["b"].breaker.failed()
-    arms["a"].breaker._retry_at = 0.0  # a may be tried again, b not yet
+    arms["a"].breaker._retry_at, arms["b"].breaker._retry_at = 0.0, float("inf")  # a may be tried again, b not yet
     answer = app.test_client().post("/v1/compare", data=photo)
     assert (answer.status_code, answer.json["code"], answer.json["arm"]) == (503, "arm_unavailable", "b")
     assert not fake_torchserve.calls
