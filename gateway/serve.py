@@ -91,7 +91,7 @@ def check_port(settings: Settings) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(_why_not_listening(host, port, error)) from None
 
 
@@ -119,7 +119,7 @@ def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
             log_socket_errors=False,  # the clients'; the application's own faults are answered and logged by it
             asyncore_use_poll=True,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         wasyncore.close_all(sockets)
         raise ConfigError(_why_not_listening(host, port, error)) from None
     for listener in _listeners(sockets):
@@ -130,7 +130,9 @@ def _listen(app: Any, settings: Settings, sockets: Sockets) -> Any:
     return server
 
 
-def _why_not_listening(host: str, port: int, error: OSError) -> str:
+def _why_not_listening(host: str, port: int, error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return f"{host}: there is no such host; choose an address of this machine (server.host, --host)"
     if error.errno == errno.EADDRINUSE:
         return f"{host}:{port} is in use by another program; stop it, or choose another port (server.port, --port)"
     if error.errno == errno.EACCES:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from maskserve.gateway.serve import serve
+from maskserve.gateway.serve import check_port, serve
 from maskserve.gateway.upload import MAX_BODY_BYTES
 from maskserve.imaging.decode import decode_rgb
 from maskserve.protos.errors import ConfigError
@@ -173,6 +173,13 @@ def test_a_port_in_use_is_one_clear_error(fake_torchserve):
 def test_an_address_that_is_not_ours_is_one_clear_error(fake_torchserve):
     with pytest.raises(ConfigError, match="cannot listen there"):
         serve(settings_for(fake_torchserve, server={"host": "192.0.2.1", "port": 0}))
+
+
+@pytest.mark.parametrize("host", ["no-host.invalid", "a..b"])
+@pytest.mark.parametrize("start", [serve, check_port])
+def test_a_host_that_nobody_knows_is_one_clear_error(fake_torchserve, start, host):
+    with pytest.raises(ConfigError, match=rf"{host}.*server\.host"):
+        start(settings_for(fake_torchserve, server={"host": host, "port": 0}))
 
 
 @pytest.fixture
