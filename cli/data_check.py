@@ -74,7 +74,7 @@ def _fixed(path: Path, output: Path, table: LabelTable | None, as_json: bool) ->
 
     with progress("repairing labels") as on_photo:
         changes = fix(path, output, table, on_photo=on_photo)
-    report = _checked([output], table)
+    report = _checked([output if path.is_dir() else output / path.name], table)
     if not as_json:
         _print_changes(changes)
         click.echo(f"{plural(len(changes), 'repair')}, written to {output}; {path} is as it was. Left for a person:")

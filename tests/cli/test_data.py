@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from maskserve.cli.main import main
+from tests.training.datasets.coco_files import SQUARE, annotation, write_coco
 from tests.training.datasets.labelme_files import square, write_labelme
 from tests.training.datasets.via_files import polygon, write_via
 
@@ -250,3 +251,12 @@ def test_a_data_card_is_one_page_and_json(folder: Path, tmp_path: Path) -> None:
     for word in ("<title>Pets: data card</title>", "our garden", "CC BY 4.0", "data:image/jpeg;base64,"):
         assert word in page
     assert result.stderr.strip().startswith(f"{tmp_path / 'new/card.html'}: the card of 10 photos.")
+
+
+def test_what_is_left_of_a_repaired_file_of_any_name_is_told(tmp_path: Path) -> None:
+    """CVAT calls its COCO files `instances_default.json`."""
+    path = write_coco(tmp_path / "in/instances_default.json", [annotation(1, [SQUARE]), annotation(2, [[300, 1] * 3])])
+    result = _run("check", path, "--fix", "-o", tmp_path / "fixed", "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, [change["annotation"] for change in report["changes"]]) == (0, [1, 2])
+    assert {finding["file"] for finding in report["findings"]} == {str(tmp_path / "fixed/instances_default.json")}
