@@ -9,7 +9,9 @@ exit 130  stopped with Ctrl-C
 from __future__ import annotations
 
 import errno
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
@@ -92,6 +94,8 @@ def main() -> None:
       maskserve up
     or all of it in one: maskserve up --data photos/
     """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: file names may hold what has no encoding
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -260,3 +261,10 @@ def test_what_is_left_of_a_repaired_file_of_any_name_is_told(tmp_path: Path) -> 
     report = json.loads(result.stdout)
     assert (result.exit_code, [change["annotation"] for change in report["changes"]]) == (0, [1, 2])
     assert {finding["file"] for finding in report["findings"]} == {str(tmp_path / "fixed/instances_default.json")}
+
+
+def test_a_file_name_that_is_no_utf_8_is_printed_with_escapes(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "in" / os.fsdecode(b"caf\xe9"), [square("cat", -15)])
+    assert "caf\\udce9.json, shape 0: 'cat' reaches 15 px outside" in _run("check", tmp_path / "in").stdout
+    findings = json.loads(_run("check", tmp_path / "in", "--json").stdout)["findings"]
+    assert Path(findings[0]["file"]).name == os.fsdecode(b"caf\xe9.json")

@@ -82,7 +82,7 @@ class _Mender:
         content["shapes"] = [new for raw, shape in raw_shapes for new in self._shapes(raw, shape, size, frame)]
         if photo.image_path.is_file() or photo.image_data is None:
             content["imagePath"] = relative_name(photo.image_path, folder)
-        return json.dumps(content, indent=2, ensure_ascii=False).encode()
+        return json.dumps(content, indent=2).encode("ascii")  # see labelme_writer
 
     def _sizes(self, photo: LabelledPhoto) -> tuple[tuple[int, int] | None, FrameChange | None]:
         """The size (height, width) that the labels will be in, None where nothing says it, and how they get there."""

@@ -43,7 +43,7 @@ def write_labelme(
 ) -> Path:
     """`stem`.json and its photo, on disk or embedded; `size` is what the JSON states."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    photo = photo_bytes(size or (60, 80), seed=zlib.crc32(str(stem).encode())) if photo is None else photo
+    photo = photo_bytes(size or (60, 80), seed=zlib.crc32(bytes(stem))) if photo is None else photo
     if not embedded:
         stem.with_suffix(extension).write_bytes(photo)
     content = {

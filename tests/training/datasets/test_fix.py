@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def test_a_good_labelme_file_is_the_same_but_for_where_its_photo_lies(tmp_path: 
     assert changes == ()
     original = _json(tmp_path / "in/a.json")
     assert fixed == original | {"imagePath": "../in/a.jpg"}
+
+
+def test_letters_beyond_ascii_are_escaped_and_names_that_are_no_utf_8_kept(tmp_path: Path) -> None:
+    """labelme reads files in the machine's own encoding."""
+    stem = os.fsdecode(b"caf\xe9")
+    write_labelme(tmp_path / "in" / stem, [square("Bär")])
+    fix(tmp_path / "in", tmp_path / "out")
+    content = json.loads((tmp_path / "out" / f"{stem}.json").read_text(encoding="ascii"))
+    assert (content["shapes"][0]["label"], content["imagePath"]) == ("Bär", f"../in/{stem}.jpg")
 
 
 @pytest.mark.parametrize(
