@@ -13,7 +13,9 @@ from typing import Any
 from maskserve.imaging.rle import check_rle
 from maskserve.protos.errors import DataError
 from maskserve.protos.types import MaskRle
+from maskserve.training.datasets.example import names_a_file
 from maskserve.training.datasets.findings import Where
+from maskserve.training.datasets.labels import is_name
 
 Entry = Mapping[str, Any]
 FURTHEST_PX = 100_000
@@ -51,13 +53,15 @@ def _wrong(key: str, entry: Entry) -> str | None:
     """What is no value of its kind in an entry that has all fields."""
     if key == "images":
         sides = entry["height"], entry["width"]
-        if not isinstance(entry["id"], int | float | str):
+        if not _is_id(entry["id"]):
             return "its id is neither a number nor a text"
-        if not isinstance(entry["file_name"], str) or not entry["file_name"] or "\0" in entry["file_name"]:
+        if not entry["file_name"] or not names_a_file(entry["file_name"]):
             return "its file_name is none"
         return None if all(_is_whole(side) and int(side) > 0 for side in sides) else f"it has no size: {sides} px"
-    if key == "categories" and not str(entry["name"] or "").strip():
-        return "its name is empty"
+    if key == "categories" and not is_name(str(entry["name"] or "")):
+        return f"its name {entry['name']!r} is none"
+    if key == "annotations" and not _is_id(entry["image_id"]):
+        return "its image_id is neither a number nor a text"
     numbers = ["id"] if key == "categories" else ["id", "category_id"]
     bad = next((field for field in numbers if not _is_whole(entry[field])), None)
     return bad and f"its {bad} {entry[bad]!r} is no whole number"
@@ -85,6 +89,8 @@ def _check_rle(rle: Entry, where: Where) -> None:
         if not isinstance(size, list) or set(map(type, size)) != {int}:
             raise TypeError
         height, width = size
+        if min(size) < 0:
+            raise ValueError
         if not isinstance(counts, list):
             check_rle(MaskRle((height, width), str(counts)))
         elif not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != height * width:
@@ -100,7 +106,15 @@ def _is_outline(points: Any) -> bool:
 
 def _are_numbers(values: Any) -> bool:
     """Finite ones. COCO has a hundred million: each is looked at by functions written in C only."""
-    return isinstance(values, list) and set(map(type, values)) <= {int, float} and all(map(math.isfinite, values))
+    try:
+        return isinstance(values, list) and set(map(type, values)) <= {int, float} and all(map(math.isfinite, values))
+    except OverflowError:  # a whole number of more digits than a float has
+        return False
+
+
+def _is_id(value: Any) -> bool:
+    """Of a photo: other programs take names for it, too."""
+    return isinstance(value, int | float | str)
 
 
 def _is_whole(value: Any) -> bool:

@@ -5,6 +5,7 @@ label file ▶ LabelFile: one job a photo ▶ Example: the photo, its size and o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,14 @@ class LabelFile:
 
     jobs: Sequence[Job]
     class_names: tuple[str, ...] = ()
+
+
+def names_a_file(name: object) -> bool:
+    """Whether a file can be called so here: no text with a zero or half a letter ("\\ud800" in JSON) is a path."""
+    try:
+        return isinstance(name, str) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def read_photo(path: Path, label_file: Path) -> tuple[bytes, tuple[int, int]]:

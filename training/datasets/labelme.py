@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskserve.protos.errors import DataError
-from maskserve.training.datasets.example import Instance
+from maskserve.training.datasets.example import Instance, names_a_file
 from maskserve.training.datasets.geometry import Polygon, ellipse
-from maskserve.training.datasets.labels import SKIPPED_LABELS
+from maskserve.training.datasets.labels import SKIPPED_LABELS, is_name
 
 OUTLINES = frozenset({"polygon", "oriented_rectangle", "rotation"})
 """Shapes whose points are their corners; X-AnyLabeling calls an oriented rectangle `rotation`."""
@@ -100,9 +100,9 @@ def read_labelme(path: Path) -> LabelledPhoto:
 
 def _image_path(path: Path, content: Mapping[str, Any]) -> str:
     name = content["imagePath"]
-    if not isinstance(name, str) or "\0" in name:
+    if not names_a_file(name):
         raise DataError(f"{path}: its imagePath {name!r} names no file; save the file again in labelme.")
-    return name.replace("\\", "/")
+    return str(name).replace("\\", "/")
 
 
 def _shape(path: Path, index: int, shape: Any) -> Shape:
@@ -110,10 +110,10 @@ def _shape(path: Path, index: int, shape: Any) -> Shape:
         points = tuple((float(x), float(y)) for x, y in shape["points"])
         label, group_id = str(shape["label"]), shape.get("group_id")
         kind, bitmap = str(shape.get("shape_type") or "polygon"), shape.get("mask")
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise DataError(f"{path}: shape {index} has no label or no list of [x, y] points; draw it again.") from None
-    if shape["label"] is None or not label.strip():
-        raise DataError(f"{path}: shape {index} has an empty label; give it a name.")
+    if shape["label"] is None or not is_name(label):
+        raise DataError(f"{path}: shape {index} has the label {shape['label']!r}, which is no name; give it one.")
     if not all(math.isfinite(v) for point in points for v in point):
         raise DataError(f"{path}: shape {index} ({label}) has a point that is not a number; draw it again.")
     if not isinstance(group_id, int | str | None) or not isinstance(bitmap, str | None):
@@ -135,7 +135,7 @@ def _embedded(path: Path, data: Any) -> bytes | None:
 def _stated_size(path: Path, content: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = content.get("imageHeight"), content.get("imageWidth")
     try:
-        return (int(height), int(width)) if height and width else None
+        return (int(float(height)), int(float(width))) if height and width else None
     except (TypeError, ValueError, OverflowError):
         wrong = f"its imageHeight {height!r} or imageWidth {width!r} is no number of px"
         raise DataError(f"{path}: {wrong}; save the file again in labelme.") from None

@@ -149,6 +149,14 @@ def _classes(path: Path, lines: Iterable[Line]) -> dict[str, str]:
     return {label: name for label, (_, name) in first.items()}
 
 
+def is_name(label: str) -> bool:
+    """Whether a class can be called so: it is not blank and has no half of a letter ("\\ud800" in JSON)."""
+    try:
+        return bool(label.strip().encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def spelling_key(label: str) -> str:
     """Case, blanks and punctuation do not make two labels; a number's sign and decimal point do."""
     folded = label.strip().casefold()

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.coco import read_json
 from maskserve.training.datasets.geometry import Polygon, ellipse
+from maskserve.training.datasets.labels import is_name
 
 PROJECT_KEY = "_via_img_metadata"
 AREA_SHAPES = frozenset({"polygon", "rect", "circle", "ellipse"})
@@ -92,10 +94,12 @@ def _region(where: str, index: int, region: Any) -> Region:
         shape, attributes = region["shape_attributes"], region.get("region_attributes") or {}
         kind, outline = str(shape["name"]), _outline(shape)
         values = {str(name).strip(): _chosen(value) for name, value in attributes.items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise DataError(f"{where} is damaged: it has no readable shape; draw it again in VIA.") from None
     if not all(math.isfinite(v) for point in outline for v in point):
         raise DataError(f"{where} has a coordinate that is not a number; draw it again in VIA.")
+    if not all(map(is_name, chain.from_iterable(values.values()))):
+        raise DataError(f"{where} has an attribute that is no text; correct it in VIA.")
     return Region(index, kind, outline, values)
 
 

@@ -145,6 +145,8 @@ DAMAGED: list[tuple[Any, str]] = [
     (region({"name": "circle", "cx": 1, "cy": "x", "r": 2}), "region 0 of a.jpg is damaged"),
     (region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1]}), "region 0 of a.jpg is damaged"),
     (region({"name": "circle", "cx": 1, "cy": float("nan"), "r": 2}), "not a number"),
+    (region({"name": "circle", "cx": 10**400, "cy": 1, "r": 2}), "region 0 of a.jpg is damaged"),
+    (polygon([[1, 1], [30, 1], [1, 30]], kind="red\ud800"), "region 0 of a.jpg has an attribute that is no text"),
 ]
 
 

@@ -116,8 +116,10 @@ def test_the_photo_on_disk_goes_before_the_embedded_one(tmp_path: Path) -> None:
     ("shape", "says"),
     [
         ({"points": [[0, 0], [1, 0], [1, 1]]}, "shape 0 has no label"),
-        (square(" "), "shape 0 has an empty label"),
-        (square("") | {"label": None}, "shape 0 has an empty label"),
+        (square(" "), "shape 0 has the label ' ', which is no name"),
+        (square("") | {"label": None}, "shape 0 has the label None"),
+        (square("red\ud800"), r"shape 0 has the label 'red\\ud800'"),
+        (square("cat", x=10**400), "shape 0 has no label or no list of"),
         ({"label": "cat", "points": [[0, 0], [1]]}, "shape 0 has no label or no list of"),
         ({"label": "cat", "points": [[0, 0], [1, float("nan")], [1, 1]]}, "not a number"),
         ("cat", "shape 0"),
@@ -132,7 +134,7 @@ def test_a_damaged_shape_is_named(tmp_path: Path, shape: Any, says: str) -> None
     assert str(path) in str(raised.value)
 
 
-@pytest.mark.parametrize("height", ["x", float("inf"), float("nan"), [60]])
+@pytest.mark.parametrize("height", ["x", float("inf"), float("nan"), [60], pytest.param(10**400, id="long")])
 def test_a_stated_size_that_is_none_is_named(tmp_path: Path, height: Any) -> None:
     path = write_labelme(tmp_path / "a", [square("cat")], imageHeight=height)
     with pytest.raises(DataError, match=r"a\.json: its imageHeight"):
@@ -151,7 +153,7 @@ def test_labels_are_kept_without_blanks_around_them(tmp_path: Path) -> None:
     assert read_labelme(write_labelme(tmp_path / "a", [square(" cat ")])).shapes[0].label == "cat"
 
 
-@pytest.mark.parametrize("name", [None, 7, "a\0.jpg"])
+@pytest.mark.parametrize("name", [None, 7, "a\0.jpg", "\ud800.jpg"])
 def test_an_image_path_that_is_none_is_named(tmp_path: Path, name: Any) -> None:
     path = write_labelme(tmp_path / "a", [square("cat")], imagePath=name)
     with pytest.raises(DataError, match=r"a\.json: its imagePath"):
