@@ -50,8 +50,7 @@ def shape_findings(photo: LabelledPhoto, size: tuple[int, int]) -> list[Finding]
             text = f"the {shape.kind} of {shape.label!r} is empty; draw it again or delete it"
             found.append(Finding("error", "empty-polygon", where, text))
         for outline in outlines:
-            wrong = polygon_findings(outline, size, where, shape.label)
-            found.extend(one for one in wrong if shape.kind != "mask" or one.code != labelme.OF_PIXELS)
+            found.extend(polygon_findings(outline, size, where, shape.label))
     if next(labelme.instances(photo.shapes), None) is None:
         found.append(Finding("warning", "no-labels", Where(str(photo.path)), "the photo has no labelled object"))
     return found

@@ -116,9 +116,6 @@ class _Mender:
         repaired = [repair(frame.points(outline) if frame else outline, size) for outline in outlines]
         codes = list(dict.fromkeys(code for one in repaired for code in one.codes))
         parts = [part for one in repaired for part in one.parts]
-        if shape.kind == "mask" and not frame and codes == [labelme.OF_PIXELS]:
-            yield kept
-            return
         for code, text in [(code, DONE[code]) for code in codes] if parts else [dropped(codes)]:
             self._note(code, shape, f"the {shape.kind} of {label!r}: {text}")
         if not parts:

@@ -30,8 +30,6 @@ from maskserve.training.datasets.labels import SKIPPED_LABELS, is_name
 
 OUTLINES = frozenset({"polygon", "oriented_rectangle", "rotation"})
 """Shapes whose points are their corners; X-AnyLabeling calls an oriented rectangle `rotation`."""
-OF_PIXELS = "self-intersecting"
-"""What a check would find in the outline of a `mask`, where its pixels touch at a corner, and is right there."""
 AREA_SHAPES = OUTLINES | {"rectangle", "circle", "mask"}
 
 
@@ -158,15 +156,22 @@ def polygons(shape: Shape) -> list[Polygon]:
 
 
 def _traced(shape: Shape, corner: tuple[float, float]) -> list[Polygon]:
-    """Outlines of a `mask` shape's bitmap, which lies with its top left pixel at `corner`; holes are filled."""
+    """Outlines of a `mask` shape's bitmap, which lies with its top left pixel at `corner`; holes are filled.
+
+    What touches at a corner alone is two pieces: one outline around both would touch itself.
+    """
     try:
         picture = Image.open(io.BytesIO(base64.b64decode(shape.bitmap or "")))
         mask = (np.asarray(picture.convert("L")) > 0).astype(np.uint8)
     except (OSError, ValueError, UnidentifiedImageError):
         return []
-    fine = np.kron(mask, np.ones((2, 2), np.uint8))
-    pieces, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outlines = [cv2.approxPolyDP(piece, 0.6, True)[:, 0] for piece in pieces]
+    _, numbers, bounds, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    outlines = []
+    for number, (x0, y0, width, height, _area_px) in enumerate(bounds[1:].tolist(), 1):
+        piece = (numbers[y0 : y0 + height, x0 : x0 + width] == number).astype(np.uint8)
+        fine = np.kron(piece, np.ones((2, 2), np.uint8))
+        (contour,), _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(2 * x0, 2 * y0))
+        outlines.append(cv2.approxPolyDP(contour, 0.6, True)[:, 0])
     return [
         [((x + 0.5) / 2 + corner[0], (y + 0.5) / 2 + corner[1]) for x, y in o.tolist()] for o in outlines if len(o) >= 3
     ]

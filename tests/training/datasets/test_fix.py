@@ -18,7 +18,7 @@ from maskserve.protos.errors import DataError
 from maskserve.training.datasets.changes import Change
 from maskserve.training.datasets.check import check
 from maskserve.training.datasets.fix import fix
-from maskserve.training.datasets.importing import import_labels
+from maskserve.training.datasets.importing import ImportOptions, import_labels
 from maskserve.training.datasets.labels import LabelTable
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset, load_manifest
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
@@ -387,7 +387,7 @@ def test_real_labels_have_nothing_mechanical_left(kit: Path, tmp_path: Path, nam
 
 
 def test_a_mask_whose_pixels_touch_at_a_corner_is_right(tmp_path: Path) -> None:
-    """Its outline touches itself there; as a repaired polygon it would lose what is small."""
+    """It is two pieces of one object, and so it is after an import."""
     pixels = np.zeros((20, 20), bool)
     pixels[2:9, 2:9] = pixels[9:18, 9:18] = True
     buffer = io.BytesIO()
@@ -397,4 +397,7 @@ def test_a_mask_whose_pixels_touch_at_a_corner_is_right(tmp_path: Path) -> None:
     fixed, changes = _fixed_shapes(tmp_path, [mask])
     assert changes == ()
     assert fixed["shapes"] == [mask]
-    assert _left(tmp_path / "in") == set()
+    assert import_labels([tmp_path / "in"], tmp_path / "set", ImportOptions(test_fraction=0)).counts == {
+        "train": {"cat": 1}
+    }
+    assert _left(tmp_path / "in") == _left(tmp_path / "set") == set()

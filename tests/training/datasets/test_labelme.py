@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from shapely.geometry import Polygon
 
@@ -66,6 +67,16 @@ def test_a_mask_bitmap_is_traced_where_it_lies() -> None:
     shape = _shape("mask", (100.0, 50.0), (120.0, 60.0), bitmap=base64.b64encode(buffer.getvalue()).decode())
     (outline,) = polygons(shape)
     assert Polygon(outline).bounds == pytest.approx((103, 52, 115, 58), abs=0.3)
+
+
+@settings(deadline=None)
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_an_outline_of_a_mask_never_touches_itself(bitmap: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(bitmap).save(buffer, "PNG")
+    outlines = polygons(_shape("mask", (0, 0), (9, 9), bitmap=base64.b64encode(buffer.getvalue()).decode()))
+    assert all(Polygon(outline).is_valid for outline in outlines)
+    assert bool(outlines) == bitmap.any()
 
 
 @pytest.mark.parametrize("kind", ["point", "line", "linestrip", "points"])
