@@ -100,7 +100,8 @@ def data_card(path: Path, report: Report, *, title: str, source: str | None = No
 
 
 def _data_hash(path: Path, survey: Survey) -> str:
-    """What a training of this data writes down; for labelme files, a hash of them and of their photos' pixels."""
+    """What a training of this data writes down, where it is an import or one COCO file; else a hash of all the COCO
+    files, or of the labelme files and their photos' pixels."""
     hashes = ordered(load_manifest(file).data_hash for file in manifest_files(path).values())
     if len(hashes) == 1:
         return hashes[0]
