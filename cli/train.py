@@ -148,6 +148,7 @@ class BarProgress:
     def __init__(self, bar: RichProgress) -> None:
         self.bar = bar
         self.task: TaskID | None = None
+        self.download: TaskID | None = None
         self.name = ""
 
     def begin(self, name: str) -> None:
@@ -161,20 +162,20 @@ class BarProgress:
             self.task = self.bar.add_task(self.name, total=total, completed=done - 1, losses="")
         self.bar.update(self.task, completed=done, losses=f"loss {sum(losses.values()):.2f} ({text})")
         if not self.bar.console.is_terminal and (done % PLAIN_PERIOD == 0 or done == total):
-            left_s = self.bar.tasks[self.task].time_remaining or 0.0
+            left_s = self.bar.tasks[-1].time_remaining or 0.0
             self.note(f"{self.name}: step {done}/{total}, loss {sum(losses.values()):.2f}, about {left_s:.0f} s left")
 
     def note(self, text: str) -> None:
+        if self.download is not None:  # the text says what came of it
+            self.bar.remove_task(self.download)
+            self.download = None
         self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def fetched(self, done: int, total: int) -> None:
-        """Bytes of a download."""
-        if self.task is None:
-            self.task = self.bar.add_task("fetching weights", losses="")
-        self.bar.update(self.task, completed=done, total=total or None)
-        if total and done >= total:
-            self.bar.remove_task(self.task)
-            self.task = None
+        """Bytes of a download; 0 in total where the server does not say it."""
+        if self.download is None:
+            self.download = self.bar.add_task("fetching weights", total=None, losses="")
+        self.bar.update(self.download, completed=done, total=total or None)
 
 
 @contextmanager

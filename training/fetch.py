@@ -9,12 +9,12 @@ Detectron2's model zoo the MD5 (`model_final_f10217.pkl`). The URLs themselves c
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import socket
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +53,7 @@ def fetch(url: str, *, deadline_s: float, on_bytes: Callable[[int, int], None] =
         if not _matches(partial, name):
             raise ConfigError(f"{name}: what came does not have the checksum in its name; try again later")
         partial.replace(target)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ConfigError(f"{name} cannot be fetched: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

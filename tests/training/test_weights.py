@@ -256,6 +256,9 @@ def test_a_download_is_checked_and_leaves_nothing_half_done(tmp_path: Path, monk
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            if "odd" in self.path:
+                self.wfile.write(b"\x05\xff, as of a SOCKS proxy\r\n\r\n")
+                return
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"hello")
@@ -275,6 +278,8 @@ def test_a_download_is_checked_and_leaves_nothing_half_done(tmp_path: Path, monk
             assert fetching.fetch(f"{base}/weights_5d4140.pkl", deadline_s=9).read_bytes() == b"hello"  # MD5
             with pytest.raises(ConfigError, match="checksum"):
                 fetching.fetch(f"{base}/weights-00000000.pth", deadline_s=9)
+            with pytest.raises(ConfigError, match="cannot be fetched"):
+                fetching.fetch(f"{base}/odd-2cf24dba.pth", deadline_s=9)
         finally:
             server.shutdown()
             thread.join()
