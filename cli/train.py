@@ -80,6 +80,7 @@ def train(
     with training_progress() as progress:
         from maskserve.modeling.allocator import keep_freed_memory
         from maskserve.training.job import Job, Machines
+        from maskserve.training.train import check
 
         keep_freed_memory()
         names = BACKBONES if backbone == "all" else (backbone,)
@@ -88,6 +89,8 @@ def train(
             Job(name, data, preset, init, output, seed, resume, overrides, deterministic, force, machines)
             for name in names
         ]
+        for job in jobs:  # all of them before hours of the first
+            check(job)
         results = [_train_one(job, progress) for job in jobs]
     _print([result for result in results if result is not None], as_json=as_json)
 

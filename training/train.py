@@ -55,6 +55,29 @@ class Trained:
     outcome: Outcome
 
 
+def check(job: Job) -> None:
+    """What can be known before this job, or another one before it, takes its time.
+
+    Raises:
+        ConfigError: it cannot be done as asked, or shall go on with a training that was begun otherwise.
+        DataError: the labelled data cannot be read.
+    """
+    job.check()
+    if job.machines.rank > 0 or not (job.resume and job.run.last.is_file()):
+        return
+    setup = job.run.read_json(SETUP)
+    if setup["data_hash"] != load_dataset(job.data).train.data_hash:
+        raise ConfigError(
+            f"the interrupted training of {job.backbone} used other photos, labels or splits ({setup['data']}, as it "
+            "was then); name the folder that has them with --data, or start anew without --resume"
+        )
+    if difference := job.difference(setup):
+        raise ConfigError(
+            f"the interrupted training of {job.backbone} began with {difference}, which --resume keeps; say the same, "
+            "or start anew without --resume"
+        )
+
+
 def train(job: Job, progress: Progress | None = None, on_bytes: Callable[[int, int], None] | None = None) -> Trained:
     """Train one arm and return its run folder.
 
@@ -63,7 +86,7 @@ def train(job: Job, progress: Progress | None = None, on_bytes: Callable[[int, i
         DataError: the labelled data cannot be used, or has errors and is not forced.
         KeyboardInterrupt: stopped; all steps done so far are kept for --resume.
     """
-    job.check()
+    check(job)
     with alone(job.run.path):
         return _train(job, progress or Quiet(), on_bytes)
 
@@ -75,7 +98,7 @@ def _train(job: Job, progress: Progress, on_bytes: Callable[[int, int], None] | 
         progress.note(f"{job.backbone}: nothing to resume in {job.output}; starts anew")
         job = replace(job, resume=False)
     if job.resume:
-        job = _reopen(job, dataset)
+        job = _reopen(job)
     else:
         _prepare(job, dataset, progress, on_bytes)
     if not (run.path / OUTCOME).is_file():
@@ -166,20 +189,10 @@ def _prepare(job: Job, dataset: Dataset, progress: Progress, on_bytes: Callable[
     write_last(run, 0, 0.0, model.state_dict(), None)
 
 
-def _reopen(job: Job, dataset: Dataset) -> Job:
-    """Check that an interrupted training can go on, with a lower rate if one is given; the job as it was begun."""
+def _reopen(job: Job) -> Job:
+    """Let an interrupted training go on, with a lower rate if one is given; the job as it was begun."""
     run = job.run
     setup = run.read_json(SETUP)
-    if setup["data_hash"] != dataset.train.data_hash:
-        raise ConfigError(
-            f"the interrupted training of {job.backbone} used other data ({setup['data']}); name that with --data, or "
-            "start anew without --resume"
-        )
-    if difference := job.difference(setup):
-        raise ConfigError(
-            f"the interrupted training of {job.backbone} began with {difference}, which --resume keeps; say the same, "
-            "or start anew without --resume"
-        )
     cfg = run.load_cfg()
     _check_share(cfg, job)
     overrides = (*setup["overrides"], *job.overrides)

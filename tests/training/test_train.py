@@ -115,6 +115,24 @@ def test_a_stopped_training_is_resumed_and_an_earlier_run_stays_until_it_is_comp
     assert [path.name for path in tmp_path.iterdir()] == ["mask_rcnn_mnv2_fpn"]
 
 
+def test_no_arm_is_trained_where_another_one_cannot_go_on_as_asked(
+    pandas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The first one may take hours, and it may be complete, of the preset that was forgotten now."""
+    with pytest.raises(KeyboardInterrupt):
+        train(job(pandas, tmp_path), StopAfter(1))
+    monkeypatch.setattr("maskserve.training.train.train", lambda *_: pytest.fail("trains"))
+    words = ["train", "all", "--output", str(tmp_path), "--resume", "--data"]
+    done = CliRunner().invoke(main, [*words, str(pandas)])
+    assert done.exit_code == 1
+    assert "training of mobilenetv2 began with --preset quick, which --resume keeps" in done.stderr
+    changed = json.loads((pandas / "train.json").read_text()) | {"info": {}}
+    (tmp_path / "train.json").write_text(json.dumps(changed))
+    done = CliRunner().invoke(main, [*words, str(tmp_path), "--preset", "quick"])
+    assert done.exit_code == 1
+    assert "training of mobilenetv2 used other photos, labels or splits" in done.stderr
+
+
 def test_a_training_that_cannot_be_published_is_completed_by_resume(
     pandas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
