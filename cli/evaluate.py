@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for evaluation.json and samples.png [default: RUN]."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for evaluation.json and samples.png [default: RUN].",
 )
 def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | None) -> None:
     """Measure COCO box and mask AP of the trained model in RUN: overall, per class and per size of object.

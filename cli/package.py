@@ -35,7 +35,13 @@ _AT_LEAST_1 = click.IntRange(min=1)
 
 @click.command(short_help="Make TorchServe archives of trained runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--out", default="model_store", type=click.Path(path_type=Path), help="Folder of the archives.")
+@click.option(
+    "-o",
+    "--out",
+    default="model_store",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the archives.",
+)
 @click.option("--name", help="TorchServe's name of the model; the run's own by default.")
 @click.option("--version", default="1.0", show_default=True, help="TorchServe's version of the model.")
 @click.option("--workers", default=1, show_default=True, type=_AT_LEAST_1, help="Processes that serve the model.")
@@ -125,10 +131,12 @@ def package(
         _refuse_beside_tune(click.get_current_context())
     wait_briefly()  # before torch is loaded
 
-    from maskserve.training.package import ServingSettings, package_run
+    from maskserve.training.package import ServingSettings, model_name, package_run, read_run
     from maskserve.training.precision import Request
 
     serving, asked = ServingSettings(**settings), Request(precision, data, accuracy_budget)
+    for run in runs:  # all of them before minutes of measuring; its errors say more than those of a part's reader
+        model_name(run, read_run(run), name)
     made = []
     for run in runs:
         with tempfile.TemporaryDirectory(prefix="maskserve-package-") as scratch:
@@ -162,10 +170,8 @@ def _refuse_beside_tune(context: click.Context) -> None:
 def _choice(run: Path, asked: PrecisionRequest, scratch: Path, threads: int | str) -> Choice:
     """The precision of `run`'s archive, measured where that is asked for; int8's files lie in `scratch`."""
     from maskserve.cli.progress import progress
-    from maskserve.training.package import read_run
     from maskserve.training.precision import settle_precision
 
-    read_run(run)  # its errors say more than those of whoever reads a part of it
     with progress(f"{run.name}: {asked.precision}") as on_step:
         return settle_precision(
             run, asked, scratch, threads=threads if isinstance(threads, int) else None, on_step=on_step

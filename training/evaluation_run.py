@@ -40,10 +40,10 @@ def evaluate_run(
     split = data.stem if data.is_file() else split
     check_classes(run, class_names, manifest)
     predictor = Predictor(cfg, class_names, weights=folder.weights)
+    target = RunFolder(output or run)
+    target.path.mkdir(parents=True, exist_ok=True)  # where that fails, before minutes of measuring
     on_start(manifest.image_count)
     result = evaluate(predictor, manifest, split=split, on_photo=on_photo)
-    target = RunFolder(output or run)
-    target.path.mkdir(parents=True, exist_ok=True)
     write_results(target, result, sample_sheet(predictor, dataset_dicts(manifest)))
     return result, target.path
 

@@ -130,9 +130,7 @@ def package_run(
     content = replace(content, cfg=choice.variant.cfg(content.cfg))
     if tuning:
         settings = settings.tuned(tuning.chosen.layout)
-    name = name or str(content.facts.get("model") or run.resolve().name)
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no name for a model: letters, digits and _ - . only, a letter or digit first")
+    name = model_name(run, content, name)
     store.mkdir(parents=True, exist_ok=True)
     # beside the result: the last step must be a rename within one file system
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=store) as folder:
@@ -144,6 +142,14 @@ def package_run(
         (work / "final.mar").replace(target)
     proposals = content.cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     return Package(target, name, version, digest, target.stat().st_size, choice, proposals)
+
+
+def model_name(run: Path, content: Run, name: str | None) -> str:
+    """TorchServe's name of a run's model; `name` where one is chosen. Raises ConfigError when it is none."""
+    name = name or str(content.facts.get("model") or run.resolve().name)
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a model: letters, digits and _ - . only, a letter or digit first")
+    return name
 
 
 def read_run(run: Path) -> Run:

@@ -11,8 +11,9 @@ from maskserve.modeling.predictor import Prediction, StageTimes
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset
 from maskserve.training.evaluate import Evaluation, Scores, evaluate
-from maskserve.training.evaluation_run import find_split
+from maskserve.training.evaluation_run import evaluate_run, find_split
 from maskserve.training.loader import read_photo
+from tests.runs import make_run
 
 
 class Labels:
@@ -106,6 +107,13 @@ class OneClass(Labels):
         keep = found.class_ids == 0
         arrays = (found.boxes_xyxy, found.scores, found.class_ids, found.mask_probs)
         return [Prediction(found.size, *(array[keep] for array in arrays))], times
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(pandas: Path, tmp_path: Path):
+    run = make_run(tmp_path / "run", "mobilenetv2", load_dataset(pandas).train.class_names)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        evaluate_run(run, pandas, split="train", output=tmp_path / "file" / "results", on_start=pytest.fail)
 
 
 def test_ap_by_size_is_kept_and_shown(pandas: Path):

@@ -16,6 +16,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from maskserve.cli.main import main
 from maskserve.cli.package import package as command
 from maskserve.protos.errors import ConfigError
 from maskserve.training.package import Package, ServingSettings, package_run
@@ -165,6 +166,24 @@ def test_a_name_that_torchserve_would_refuse_is_refused_first(run: Path, tmp_pat
     for name in ("../up", "a b", "-x", "ü"):
         with pytest.raises(ConfigError, match="no name for a model"):
             package_run(run, tmp_path, name=name)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--name", "a/b"], "no name for a model"),
+        (["nowhere"], "nowhere: no such run folder"),
+        (["-o", "pyproject.toml"], "is a file"),
+    ],
+)
+def test_what_cannot_be_packaged_is_refused_before_anything_is_measured(
+    run: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    """Measuring takes minutes, and it may be the last of several runs that cannot."""
+    monkeypatch.setattr("maskserve.training.precision.settle_precision", lambda *_, **__: pytest.fail("measures"))
+    done = CliRunner().invoke(main, ["package", str(run), *words, "--precision", "auto"])
+    assert done.exit_code
+    assert says in done.stderr
 
 
 def test_an_archive_that_was_there_survives_a_failure(
