@@ -141,13 +141,17 @@ class TorchServe:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def check_ports(self) -> None:
-        """Raises ConfigError naming the first port that somebody else listens on."""
+    def check(self) -> Path:
+        """The Java that runs it. Raises ConfigError when that or TorchServe is missing, or a port is busy."""
+        if find_spec("ts") is None:
+            raise ConfigError("TorchServe is not installed here; `make setup`, or pip install 'maskserve[serve]'")
         self.ports.check_free()
+        return java_home(os.environ)
 
     def start(self) -> None:
         """Starts it and returns at once; `wait_ready` waits. Raises ConfigError."""
-        home = self._check()
+        self._check_archives()
+        home = self.check()
         self._folder = _private_folder()
         try:
             self._launch(home)
@@ -203,17 +207,13 @@ class TorchServe:
 
     # --- steps --------------------------------------------------------------------------------------------------
 
-    def _check(self) -> Path:
+    def _check_archives(self) -> None:
         for model, archive in self.models.items():
             if not (self._model_store / archive).is_file():
                 raise ConfigError(
                     f"{self._model_store / archive}: no such archive; make it with "
                     f"`maskserve package runs/{model} -o {self._model_store}`, or `make up` makes both"
                 )
-        if find_spec("ts") is None:
-            raise ConfigError("TorchServe is not installed here; `make setup`, or pip install 'maskserve[serve]'")
-        self.check_ports()
-        return java_home(os.environ)
 
     def _launch(self, home: Path) -> None:
         self.log_folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """`maskserve up`: archives if there are none, TorchServe, the gateway; Ctrl-C ends it all.
 
-ports free? ─▶ first_run.ensure_archives ─▶ TorchServe until READY ─▶ gateway until Ctrl-C ─▶ TorchServe stopped
-                                                                             or TorchServe's end
+can it start? ─▶ first_run.ensure_archives ─▶ TorchServe until READY ─▶ gateway until Ctrl-C ─▶ TorchServe stopped
+                                                                               or TorchServe's end
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def up(
     server = TorchServe(ts_config, model_store, log_folder=Path("logs"))
     # before minutes of training, not after
     check_port(settings)
-    server.check_ports()
+    server.check()
     ensure_archives(server.models, model_store, data, preset=preset, retrain=retrain, force=force)
     with server:
         _wait(server)

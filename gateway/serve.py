@@ -51,7 +51,7 @@ def serve(
 
     Args:
         ready_callback: called with the address (`http://host:port`) as soon as connections are accepted.
-        stopping: for callers outside the main thread, where there are no signals.
+        stopping: for callers that end it themselves, and for those outside the main thread, where no signals are.
     Raises: ConfigError when the address cannot be listened on.
     """
     _keep_memory_small()

