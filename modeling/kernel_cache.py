@@ -51,7 +51,8 @@ class KernelCache(FunctionCache):
         """See numba's."""
         try:
             with Path(self.cache_path, "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
                 super().save_overload(sig, data)
         except Exception as error:  # noqa: BLE001  (on a full disk the index may be unreadable, too)
             _say_not_kept(self.cache_path, getattr(error, "strerror", None) or repr(error))

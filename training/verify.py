@@ -60,16 +60,19 @@ def verify(archive: Path, photo: bytes | None = None) -> Verified:
 
 
 def _run_worker(archive: Path, folder: Path, picture: Path) -> dict[str, Any]:
-    result = subprocess.run(
-        # -P: the script's own folder must not be on the path
-        [sys.executable, "-P", __file__, str(folder), str(picture)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            # -P: the script's own folder must not be on the path
+            [sys.executable, "-P", __file__, str(folder), str(picture)],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{archive}: has not answered a photo within {_TIMEOUT_S} s") from None
     if result.returncode:
         last = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         raise ConfigError(f"{archive}: does not load: {last}")

@@ -206,6 +206,13 @@ def test_verify_answers_a_photo_with_the_archives_own_code(packaged: Package, tm
     assert verified.answer["model"]["archive_digest"] == packaged.archive_digest
 
 
+def test_verify_does_not_wait_for_ever(packaged: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that has not answered in time is one line."""
+    monkeypatch.setattr("maskserve.training.verify._TIMEOUT_S", 0.01)
+    with pytest.raises(ConfigError, match="has not answered a photo within"):
+        verify(packaged.path)
+
+
 def test_verify_says_why_an_archive_does_not_load(packaged: Package, tmp_path: Path) -> None:
     """The last line of the worker's traceback, without the traceback."""
     broken = tmp_path / "broken.mar"
