@@ -117,9 +117,9 @@ def train(
     others = [model for model in todo if model not in begun]
     # of other photos or with another preset: --resume would refuse it
     stale = any((working[model] / "last.pth").is_file() for model in others)
-    for arms in [begun, others] if begun and stale else [todo]:
+    for arms, resume in [(begun, True), (others, False)] if begun and stale else [(todo, bool(begun))]:
         options = ["--data", str(source.dataset), "--preset", preset, "--output", str(source.runs)]
-        flags = [flag for flag, on in (("--resume", begun and arms != others), ("--force", force)) if on]
+        flags = [flag for flag, on in (("--resume", resume), ("--force", force)) if on]
         name = "all" if len(arms) == len(BACKBONES) else BACKBONES[arms[0]]
         why = f"{' and '.join(arms)}: this is what takes its time, minutes on a CPU"
         maskserve("train", name, *options, *flags, why=why)

@@ -16,7 +16,7 @@ from maskserve.comparison.findings import (
     gap,
 )
 from maskserve.comparison.results import ARM_NAMES, ArmName, Cost, Row, Served, Statistics
-from maskserve.comparison.sample_size import MOST_PHOTOS, detectable
+from maskserve.comparison.sample_size import beyond, detectable
 
 Labels = Mapping[ArmName, str]
 SHOWN_CLASSES = 10
@@ -125,8 +125,8 @@ def _power(statistics: Statistics, accurate: Accuracy, gap: Gap) -> str:
     )
     if accurate.case != "open":
         return text
-    most = max(MOST_PHOTOS, statistics.image_count)
-    needed = f"about {accurate.photos_needed:,}" if accurate.photos_needed else f"more than {most:,}"
+    most = f"more than {beyond(statistics.image_count):,}"
+    needed = f"about {accurate.photos_needed:,}" if accurate.photos_needed else most
     return f"{text} A difference of {points(gap.size)} would need {needed} photos."
 
 

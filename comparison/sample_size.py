@@ -43,6 +43,11 @@ def photos_for(difference: float, error: float, photo_count: int) -> int | None:
     return _two_digits_up(math.ceil(needed)) if needed <= MOST_PHOTOS else None
 
 
+def beyond(photo_count: int) -> int:
+    """More than so many are needed where `photos_for` says none, and there are `photo_count`."""
+    return max(MOST_PHOTOS, photo_count)
+
+
 def _two_digits_up(count: int) -> int:
     """1,234 ─▶ 1,300."""
     step = int(10 ** max(0, len(str(count)) - 2))

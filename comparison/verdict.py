@@ -24,7 +24,7 @@ from maskserve.comparison.findings import (
 )
 from maskserve.comparison.reasons import interval, lead, points, reasons, times
 from maskserve.comparison.results import ArmName, Cost, Served, Statistics, Verdict
-from maskserve.comparison.sample_size import MOST_PHOTOS
+from maskserve.comparison.sample_size import beyond
 
 Labels = Mapping[ArmName, str]
 
@@ -75,7 +75,7 @@ def _open(statistics: Statistics, labels: Labels, accurate: Accuracy, gap: Gap) 
         return f"{start} on {_photos(statistics)}, which says nothing about others; label at least {FEW_PHOTOS}"
     if accurate.photos_needed:
         return f"{start}, and about {accurate.photos_needed:,} photos would settle a difference of that size"
-    most = max(MOST_PHOTOS, statistics.image_count)
+    most = beyond(statistics.image_count)
     return f"{start}, so small a difference that it would take more than {most:,} photos to settle"
 
 

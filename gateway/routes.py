@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
 import orjson
@@ -49,7 +49,7 @@ class Gateway:
         user_id, known = self._user()
         route = self._route(parameters, user_id, known)
         job = self._job(parameters, with_masks=kind != "json")
-        with nullcontext() if kind == "json" else self.easel.queue():
+        with self._queue(kind):
             answer = self.dispatcher.predict(job, route)
             self._count(answer)
             if kind == "json":
@@ -69,7 +69,7 @@ class Gateway:
         kind = choose_format(request, parameters)
         left, right = self._pair(parameters.arms)
         job = self._job(parameters, with_masks=True)
-        with nullcontext() if kind == "json" else self.easel.queue():
+        with self._queue(kind):
             one, other = self.dispatcher.compare(job, left, right)
             stages = {f"call-{answer.arm}": answer.call_ms for answer in (one, other)}
             if kind == "json":
@@ -94,6 +94,10 @@ class Gateway:
         missing = self.readiness.missing()
         waiting = [{"arm": one.arm, "model": one.model, "why": one.why_not} for one in missing]
         return json_response({"ready": not missing, "waiting_for": waiting}, 503 if missing else 200)
+
+    def _queue(self, kind: AnswerFormat) -> AbstractContextManager[None]:
+        """Of pictures; JSON waits for nobody."""
+        return nullcontext() if kind == "json" else self.easel.queue()
 
     def _user(self) -> tuple[str, bool]:
         """(id, whether the request brought it); an unknown user gets a fresh one and, as a cookie, keeps it."""

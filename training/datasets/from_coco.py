@@ -15,7 +15,7 @@ from maskserve.training.datasets.example import Example, Instance, LabelFile, re
 from maskserve.training.datasets.findings import Finding, Where
 from maskserve.training.datasets.geometry import clip_all
 from maskserve.training.datasets.labels import SKIPPED_LABELS
-from maskserve.training.datasets.photos import content_hash, decode_photo, pixel_hash
+from maskserve.training.datasets.photos import digests
 from maskserve.training.datasets.sources import Source
 
 Annotation = Mapping[str, Any]
@@ -56,8 +56,7 @@ def _example(
         if instance.polygons or (instance.rle and not found):
             instances.append(instance)
         doubtful += found
-    digests = content_hash(data), pixel_hash(decode_photo(data))
-    return Example(source.path, "annotation", photo, size, *digests, tuple(instances), source.split), doubtful
+    return Example(source.path, "annotation", photo, size, *digests(data), tuple(instances), source.split), doubtful
 
 
 def _instance(annotation: Annotation, label: str, size: tuple[int, int]) -> Instance:

@@ -11,7 +11,7 @@ from maskserve.training.datasets.check_labelme import photo_findings, shape_find
 from maskserve.training.datasets.example import Example, Instance, LabelFile
 from maskserve.training.datasets.findings import Finding
 from maskserve.training.datasets.geometry import clip_all
-from maskserve.training.datasets.photos import content_hash, decode_photo, photo_size, pixel_hash
+from maskserve.training.datasets.photos import digests, photo_size
 from maskserve.training.datasets.sources import Source
 
 
@@ -33,6 +33,6 @@ def _example(source: Source) -> tuple[Example, list[Finding]]:
         if inside:
             instances.append(replace(instance, polygons=inside))
     embedded = None if photo.image_path.is_file() else photo.image_bytes
-    digests = content_hash(data), pixel_hash(decode_photo(data))
-    example = Example(source.path, "shape", photo.image_path, size, *digests, tuple(instances), source.split, embedded)
+    found = tuple(instances)
+    example = Example(source.path, "shape", photo.image_path, size, *digests(data), found, source.split, embedded)
     return example, doubtful

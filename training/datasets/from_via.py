@@ -9,7 +9,7 @@ from maskserve.training.datasets.example import Example, Instance, LabelFile, re
 from maskserve.training.datasets.findings import Finding, Where, polygon_findings
 from maskserve.training.datasets.geometry import clip_all
 from maskserve.training.datasets.labels import SKIPPED_LABELS
-from maskserve.training.datasets.photos import content_hash, decode_photo, pixel_hash
+from maskserve.training.datasets.photos import digests
 from maskserve.training.datasets.sources import Source
 from maskserve.training.datasets.via import AREA_SHAPES, Region, ViaPhoto, class_attribute, read_via
 
@@ -54,8 +54,7 @@ def _example(
         inside = clip_all([region.outline], size)
         if label is not None and inside:
             instances.append(Instance(label, inside, (region.index,)))
-    digests = content_hash(data), pixel_hash(decode_photo(data))
-    return Example(source.path, "region", photo.path, size, *digests, tuple(instances), source.split), doubtful
+    return Example(source.path, "region", photo.path, size, *digests(data), tuple(instances), source.split), doubtful
 
 
 def _label(region: Region, attribute: str | None, only_class: str | None) -> str | None:

@@ -77,6 +77,11 @@ def pixel_hash(pixels: np.ndarray) -> str:
     return content_hash(f"{pixels.shape}".encode() + pixels.tobytes())
 
 
+def digests(data: bytes) -> tuple[str, str]:
+    """The SHA-256 of a photo's file, and that of its pixels. Raises as `decode_photo`."""
+    return content_hash(data), pixel_hash(decode_photo(data))
+
+
 def content_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
