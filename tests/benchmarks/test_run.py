@@ -37,7 +37,7 @@ from benchmarks.run import all_groups, chosen_groups, main, measure
 from benchmarks.subject import ROOT, TUNED_MALLOC, Subject, SubjectError, clean_environment
 from maskserve.modeling import compiled
 from maskserve.training.layouts import Layout
-from tests.waiting import until
+from tests.waiting import ended, until
 
 A, B, C = (Claim(f"area.{name}", name, "peer", 1.0) for name in "abc")
 
@@ -122,9 +122,9 @@ def test_a_paused_subject_works_in_its_turns_only() -> None:
     """Nor do its own children; afterwards none is left."""
     with Subject("tests.benchmarks.test_run:with_a_child", paused=True) as subject:
         for _ in range(2):
-            pids = subject.step().told["pids"]
-            assert until(lambda pids=pids: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED})
-    assert until(lambda: not any(map(runs, pids)))
+            family = [psutil.Process(pid) for pid in subject.step().told["pids"]]
+            assert until(lambda family=family: {one.status() for one in family} == {psutil.STATUS_STOPPED})
+    assert until(lambda: ended(family))
 
 
 def test_a_paused_subject_does_not_outlive_its_parent() -> None:
@@ -137,15 +137,11 @@ def test_a_paused_subject_does_not_outlive_its_parent() -> None:
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True, cwd=ROOT)
     with parent:
         assert parent.stdout
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        family = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         # stopped, not only told to stop: the kernel hangs up no group in which nothing is stopped yet
-        assert until(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids))
+        assert until(lambda: all(one.status() == psutil.STATUS_STOPPED for one in family))
         parent.kill()
-    assert until(lambda: not any(map(runs, pids)))
-
-
-def runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    assert until(lambda: ended(family))
 
 
 def test_a_subject_that_dies_is_told_with_its_last_words() -> None:

@@ -16,7 +16,7 @@ import pytest
 from maskserve.cli import first_run
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
-from tests.waiting import until
+from tests.waiting import ended, until
 
 ARMS = (MODEL_R50, MODEL_MNV2)
 
@@ -225,7 +225,7 @@ def test_a_step_ends_with_a_process_that_is_killed(here: Path) -> None:
         assert until(lambda: [*here.rglob("*.jpg")])
         (step,) = psutil.Process(starter.pid).children()
         starter.kill()
-    assert until(lambda: not step.is_running() or step.status() == psutil.STATUS_ZOMBIE)
+    assert until(lambda: ended([step]))
     assert not [*here.rglob("*.jpg")]
 
 

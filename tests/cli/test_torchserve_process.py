@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from maskserve.protos import wire
 from maskserve.protos.errors import ConfigError
 from tests.faults import MODEL as FAULTS
 from tests.faults import make_fault_archive
-from tests.waiting import until
+from tests.waiting import ended, until
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config.properties"
@@ -226,11 +225,12 @@ def test_it_ends_with_a_process_that_is_killed(store: Path) -> None:
     command = [sys.executable, "-c", program, str(store)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout
-        folder, java = starter.stdout.readline().split()
+        folder, pid = starter.stdout.readline().split()
+        java = psutil.Process(int(pid))
         assert len(processes_of(Path(folder))) >= 2  # its program, and the worker
         starter.kill()
     assert until(lambda: not Path(folder).exists() and not processes_of(Path(folder)))
-    assert not psutil.pid_exists(int(java))
+    assert ended([java])
 
 
 @pytest.mark.torchserve
@@ -301,15 +301,15 @@ def test_by_hand_the_shipped_file_gives_a_working_server(store: Path, tmp_path: 
     command += ["--ts-config", "config.properties"]
     with (hand / "out").open("wb") as output:
         subprocess.run(command, cwd=hand, env=environment, stdout=output, stderr=output, check=True, timeout=30)
-    pid = int((scratch / ".model_server.pid").read_text())
+    java = psutil.Process(int((scratch / ".model_server.pid").read_text()))
     try:
         with Client(f"127.0.0.1:{ports.grpc}", management_address=f"127.0.0.1:{ports.grpc_management}") as client:
             assert until(lambda: client.is_ready([FAULTS]), 90)
             with pytest.raises(ServerError, match="handler failed"):
                 client.predict(b"raise", model=FAULTS)
     finally:
-        os.kill(pid, signal.SIGTERM)
-        assert until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 60)
+        java.terminate()
+        assert until(lambda: ended([java]), 60)
     said = (hand / "out").read_text()
     assert "Model server started" in said
     assert "ERROR" not in said

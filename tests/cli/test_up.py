@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from maskserve.cli.torchserve_config import Ports, with_properties
+from tests.waiting import ended
 
 pytestmark = pytest.mark.torchserve
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +94,7 @@ def test_a_stop_during_the_first_run_ends_its_step(tmp_path: Path, stop: signal.
         time.sleep(2)  # it draws
         process.send_signal(stop)
         assert process.wait(30) == 130
-    assert not steps[0].is_running()
+    assert ended(steps)
     assert list(temp.iterdir()) == []
     assert not (folder / "data" / "demo-pandas" / "photos").exists()
 
@@ -179,7 +180,7 @@ def test_ctrl_c_leaves_nothing_behind(running: Running, project: Path) -> None:
     assert len(family) >= 4  # us, Java, two workers
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(60) == 0
-    assert not [one for one in family[1:] if one.is_running()]
+    assert ended(family[1:])
     assert list(running.temp.iterdir()) == []
     assert not list(project.rglob("key_file.json"))
 
@@ -193,5 +194,5 @@ def test_it_ends_with_torchserve(project: Path, tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert re.search(r"^error: TorchServe ended; ", errors, re.MULTILINE)
-    assert not [one for one in family if one.is_running()]
+    assert ended(family)
     assert list(tmp_path.iterdir()) == []
