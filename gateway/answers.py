@@ -98,7 +98,7 @@ def worker_stages(answer: Answer) -> dict[str, float]:
 
 def _coverage_headers(coverage: Coverage) -> dict[str, str]:
     headers = {"X-Maskserve-Coverage": f"{coverage.total:.6f}"}
-    for number, (name, fraction) in enumerate(coverage.by_class.items()):
+    for number, (name, fraction) in enumerate(sorted(coverage.by_class.items())):  # as in JSON; maps have no order
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         header = f"X-Maskserve-Coverage-{slug or number}"
         # two names with the same letters, or a name without any

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskserve.gateway.answers import prediction_headers
+from maskserve.gateway.dispatch import Answer
+from maskserve.gateway.routing import Reason
 from maskserve.imaging.rle import decode_rle
 from maskserve.protos import wire
-from maskserve.protos.types import MaskRle
+from maskserve.protos.codec import segmentation_to_json
+from maskserve.protos.types import Coverage, MaskRle, ModelInfo, Segmentation
 from tests.gateway.conftest import SIZE, make_photo
 
 PREDICT = "/v1/predictions"
@@ -52,6 +56,18 @@ def test_the_answer_says_which_arm_model_version_and_why(http, photo):
     assert float(headers["X-Maskserve-Coverage-red-panda"]) > 0
     assert "inference;dur=30.0" in headers["Server-Timing"]
     assert body["gateway_ms"] >= body["call_ms"]
+
+
+def test_classes_without_latin_letters_have_their_place_in_the_json_as_their_header():
+    names = ["小熊猫", "red panda", "大熊猫"]
+    headers = []
+    for order in (names, names[::-1]):  # a worker's reply has no order
+        cover = Coverage(0.0, {name: names.index(name) / 4 for name in order})
+        segmentation = Segmentation((1, 1), (), cover, ModelInfo("m", "1.0", "resnet50"))
+        headers.append(prediction_headers(Answer(segmentation, "a", Reason.STICKY, 0.0)))
+    assert headers[0] == headers[1]
+    assert list(segmentation_to_json(segmentation)["coverage"]["by_class"]) == ["red panda", "大熊猫", "小熊猫"]
+    assert (headers[0]["X-Maskserve-Coverage-1"], headers[0]["X-Maskserve-Coverage-2"]) == ("0.500000", "0.000000")
 
 
 @pytest.mark.parametrize("answer_format", ["json", "png"])
