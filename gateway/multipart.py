@@ -14,13 +14,17 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
-from maskserve.gateway.problems import form_too_large
+from maskserve.gateway.problems import form_too_large, form_unreadable
 
 _HEADER_BYTES = 4096
 
 
 class UploadParser(FormDataParser):
-    """werkzeug's, with a shorter way for the usual upload. Raises Problem (413) for a form beyond werkzeug's limits."""
+    """werkzeug's, with a shorter way for the usual upload.
+
+    Raises Problem for a form beyond werkzeug's limits (413), and one that cannot be read (400), of which werkzeug makes
+    an empty one.
+    """
 
     def parse(
         self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str] | None = None
@@ -28,13 +32,17 @@ class UploadParser(FormDataParser):
         if mimetype != "multipart/form-data":
             return super().parse(stream, mimetype, content_length, options)
         body = stream.read()
-        file = only_file(body, (options or {}).get("boundary", ""))
+        boundary = (options or {}).get("boundary", "")
+        file = only_file(body, boundary)
         if file is not None:
             return stream, self.cls(), self.cls([(file.name or "", file)])
+        self.silent = False
         try:
             return super().parse(BytesIO(body), mimetype, content_length, options)
         except RequestEntityTooLarge:  # the photo may be small
             raise form_too_large(self.max_form_parts, self.max_form_memory_size) from None
+        except ValueError as error:
+            raise form_unreadable(error, boundary) from None
 
 
 def only_file(body: bytes, boundary: str) -> FileStorage | None:
@@ -57,10 +65,8 @@ def only_file(body: bytes, boundary: str) -> FileStorage | None:
 
 
 def _file(header: bytes, content: bytes) -> FileStorage | None:
-    try:
-        lines = header.decode().split("\r\n")
-    except UnicodeDecodeError:
-        return None
+    # the name of the file is not used, and may be in the encoding of the sender's machine
+    lines = header.decode(errors="replace").split("\r\n")
     # an empty line, one that continues another, or one that ends in another way
     if any(line[:1] in ("", " ", "\t") or "\r" in line or "\n" in line for line in lines):
         return None

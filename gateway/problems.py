@@ -89,6 +89,17 @@ def form_too_large(parts: int | None, field_bytes: int | None) -> Problem:
     return Problem(413, "request_too_large", f"{text}send the parameters in the query instead.")
 
 
+def form_unreadable(error: ValueError, boundary: str) -> Problem:
+    """A multipart body that is none."""
+    if not boundary:
+        text = "The form's Content-Type has no boundary; leave this header to the library that makes the form."
+    elif isinstance(error, UnicodeDecodeError):
+        text = "The form has a name that is no UTF-8; send the parameters in the query instead, or rename the file."
+    else:
+        text = "The form cannot be read: it is cut off, or has another boundary than its Content-Type says."
+    return Problem(400, "bad_request", text)
+
+
 def from_request_error(error: RequestError) -> Problem:
     status = HTTP_STATUS[error.code]
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:  # the worker's own failure, seen from a gateway

@@ -156,7 +156,7 @@ def _why_no_file(request: Request) -> str:
     as_text = next((name for name in FILE_FIELDS if name in request.form), None)
     if as_text:
         return f"The field `{as_text}` is text, not a file; with curl, write -F {as_text}=@photo.jpg (mind the @)."
-    others = sorted(request.files)
+    others = sorted(filter(None, request.files))  # a part may have no name
     hint = f" (there is `{others[0][:40]}`)" if others else ""
     return f"There is no file in the field `image` or `file`{hint}."
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from werkzeug.formparser import FormDataParser
 
 from maskserve.gateway.multipart import UploadParser, only_file
+from maskserve.gateway.problems import Problem
 
 BOUNDARY = "----formABC123"
 HEADER = 'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\nContent-Type: image/jpeg'
@@ -22,13 +23,13 @@ def body_of(content: bytes, header: str | bytes = HEADER, boundary: str = BOUNDA
 
 
 def parsed(parser: type[FormDataParser], body: bytes, boundary: str = BOUNDARY):
-    """Everything that a request could see, or the error."""
+    """Everything that a request could see; None for a form that cannot be read."""
     options = {"boundary": boundary} if boundary else {}
     reader = parser(stream_factory=lambda **_: BytesIO(), silent=False)
     try:
         _, form, files = reader.parse(BytesIO(body), "multipart/form-data", len(body), options)
-    except (ValueError, UnicodeError) as error:
-        return type(error)
+    except (ValueError, Problem):
+        return None
     seen = [(name, one.filename, one.name, list(one.headers), one.read()) for name, one in files.items(multi=True)]
     return list(form.items(multi=True)), seen
 

@@ -135,6 +135,31 @@ def test_a_multipart_request_without_a_photo_says_how_to_send_one(http, form, wo
     assert words in check(answer, 400, "image_missing")["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type", "words"),
+    [
+        (slice(None), "multipart/form-data", "no boundary"),  # a header set by hand
+        (slice(None), "multipart/form-data; boundary=other", "another boundary"),
+        (slice(-12), "multipart/form-data; boundary=line", "cut off"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_not_called_one_without_a_photo(http, photo, body, content_type, words):
+    answer = http.post(PREDICT, data=multipart(photo)["data"][body], content_type=content_type)
+    assert words in check(answer, 400, "bad_request")["detail"]
+
+
+def test_the_name_of_the_file_may_be_in_any_encoding_or_left_out_with_the_field(http, photo):
+    form = multipart(photo)
+    named = form | {"data": form["data"].replace(b"x.jpg", "für.jpg".encode("latin-1"))}
+    assert http.post(PREDICT, **named).status_code == 200
+    two_parts = named["data"].replace(
+        b"--line", b'--line\r\nContent-Disposition: form-data; name="arm"\r\n\r\na\r\n--line', 1
+    )
+    detail = check(http.post(PREDICT, **named | {"data": two_parts}), 400, "bad_request")["detail"]
+    assert "no UTF-8" in detail
+    check(http.post(PREDICT, **form | {"data": form["data"].replace(b' name="image";', b"")}), 400, "image_missing")
+
+
 def test_a_compressed_body_is_refused(http, photo):
     check(http.post(PREDICT, data=photo, headers={"Content-Encoding": "gzip"}), 415, "encoding_unsupported")
 
