@@ -51,6 +51,9 @@ async function fetchAnswer({ arm, threshold }, signal, format = "json") {
     response = await fetch(`${path}?${query}`, { method: "POST", body: state.file, headers: { "Content-Type": "application/octet-stream" }, signal });
   } catch (error) {
     if (signal?.aborted) throw error;
+    await state.file.slice(0, 1).arrayBuffer().catch(() => {
+      throw { detail: "The photo cannot be read: it is a folder, or was changed or moved meanwhile. Choose it again.", code: "photo_unreadable" };
+    });
     throw { detail: "The gateway does not answer. Is it still running?", code: "no_connection" };
   }
   if (!response.ok) {
@@ -171,7 +174,10 @@ addEventListener("drop", (event) => {
   take(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => take([...(event.clipboardData?.files ?? [])][0]));
-$("file").addEventListener("change", (event) => take(event.target.files[0]));
+$("file").addEventListener("change", (event) => {
+  take(event.target.files[0]);
+  event.target.value = ""; // the same file, changed meanwhile, may be chosen again
+});
 $("controls").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();

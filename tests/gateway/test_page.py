@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -255,6 +256,29 @@ def test_a_file_that_is_no_photo_is_said_plainly_and_the_next_photo_works(page, 
     page.choose(file)
     page.wait(".picture", 2)
     page.wait(".problem[hidden]")
+
+
+@pytest.mark.browser
+def test_a_photo_that_was_changed_meanwhile_is_said_plainly_and_may_be_chosen_again(page, file):
+    page.choose(file)
+    page.wait(".picture", 2)
+    file.write_bytes(make_photo((320, 240)))
+    os.utime(file, (0, 0))
+    page.driver.find_element("id", "again").click()
+    page.wait(".problem:not([hidden])")
+    assert "Choose it again" in page.text("#problem")
+    page.choose(file)
+    page.wait(".picture", 2)
+    assert "240 × 320 px" in page.text("figcaption")
+
+
+@pytest.mark.browser
+def test_a_folder_that_is_dropped_is_said_plainly(page, tmp_path):
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+        page.driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 150, "y": 250, "data": data})
+    page.wait(".problem:not([hidden])")
+    assert "folder" in page.text("#problem")
 
 
 @pytest.mark.browser
