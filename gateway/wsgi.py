@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
@@ -58,7 +59,11 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             self.error, self.completed, taken = BadRequest(str(error)), True, len(data)
         if isinstance(self.error, RequestEntityTooLarge):
             limit = self.adj.max_request_body_size * _DRAINED_AT_MOST
-            if not self.expect_continue and not self.chunked and self.content_length <= limit:
+            if self.chunked:
+                self.body_rcv.buf = OverflowableBuffer(self.adj.inbuf_overflow)  # forgets what came so far
+                is_over = self.body_rcv.completed or self.body_rcv.error
+                self.completed = bool(is_over or self.body_bytes_received > limit)
+            elif not self.expect_continue and self.content_length <= limit:
                 self._to_drain_bytes = self.content_length
                 self.completed = False
         if self.error:

@@ -62,8 +62,10 @@ def test_a_photo_is_answered_over_a_real_connection(live, photo):
     assert json.loads(body)["request_id"] == headers["X-Request-Id"]
 
 
-def test_a_body_beyond_the_limit_is_413_even_for_a_sender_who_sends_it_all(live):
-    status, headers, body = ask(live, "POST", PREDICT, bytes(MAX_BODY_BYTES + 2_000_000))
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_beyond_the_limit_is_413_even_for_a_sender_who_sends_it_all(live, is_chunked):
+    pieces = [bytes(100_000)] * (MAX_BODY_BYTES // 100_000 + 100)
+    status, headers, body = ask(live, "POST", PREDICT, iter(pieces) if is_chunked else b"".join(pieces))
     assert (status, headers["Content-Type"]) == (413, "application/problem+json")
     assert json.loads(body)["code"] == "image_too_large"
 
@@ -73,6 +75,11 @@ def test_a_body_announced_as_too_long_is_refused_before_it_is_sent(live):
     answer = talk(live, head.encode())
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"image_too_large" in answer
+
+
+def test_a_chunked_body_without_an_end_is_refused_when_enough_of_it_is_read(live):
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{5 * MAX_BODY_BYTES:x}\r\n"
+    assert talk(live, head.encode(), bytes(4 * MAX_BODY_BYTES)).startswith(b"HTTP/1.1 413")
 
 
 def test_a_gigantic_body_is_refused_without_reading_it(live):
