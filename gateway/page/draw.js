@@ -53,7 +53,10 @@ export function figure(url, title, subtitle, [height, width], answer = null, isD
   // exactly the photo's shape, whatever limits its size, so that masks lie where they belong
   frame.style.aspectRatio = `${width} / ${height}`;
   frame.style.width = `min(100%, ${Math.max(width, SMALLEST_PX)}px, ${(TALLEST_VH * width) / height}vh)`;
-  if (answer && !isDrawn) frame.append(masks(answer), ...answer.instances.map((one, index) => label(one, index, answer.size)));
+  if (answer && !isDrawn) {
+    const labels = answer.instances.map((one, index) => label(one, index, answer.size));
+    frame.append(masks(answer), ...labels.reverse()); // the best score on top
+  }
   return element(
     "figure", { class: "card picture" },
     element("figcaption", {}, element("strong", {}, title), element("span", {}, subtitle)),

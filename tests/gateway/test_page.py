@@ -220,6 +220,14 @@ def test_the_masks_lie_where_the_photo_shows_them(page, file, size):
 
 
 @pytest.mark.browser
+def test_of_labels_in_the_same_place_the_best_score_lies_on_top(page, file):
+    page.choose(file)
+    page.wait(".chip", 2)
+    later_on_top = [chip.text for chip in page.all(".chip")]
+    assert later_on_top == ["red panda 75 %", "giant panda 95 %"]
+
+
+@pytest.mark.browser
 def test_compare_shows_two_overlays_and_how_they_differ(page, file):
     page.pick("compare")
     page.choose(file)
