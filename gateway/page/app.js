@@ -1,4 +1,5 @@
-// One photo, one choice of arm, one threshold ─▶ one request ─▶ pictures and facts.
+// One photo, one choice of arm, one threshold ─▶ one request ─▶ pictures and facts. Addresses are relative: a proxy may
+// show all of it below a path.
 import { differences, element, facts, figure, ms, percent } from "./draw.js";
 import { seen } from "./upright.js";
 
@@ -45,7 +46,7 @@ async function fetchAnswer({ arm, threshold }, signal, format = "json") {
   }
   const query = new URLSearchParams({ format, score_threshold: threshold, mask_format: "polygon" });
   if (arm && arm !== "compare") query.set("arm", arm);
-  const path = arm === "compare" ? "/v1/compare" : "/v1/predictions";
+  const path = arm === "compare" ? "v1/compare" : "v1/predictions";
   let response;
   try {
     response = await fetch(`${path}?${query}`, { method: "POST", body: state.file, headers: { "Content-Type": "application/octet-stream" }, signal });
@@ -112,7 +113,7 @@ function extras() {
   save.addEventListener("click", () => savePicture(save));
   return element("article", { class: "card extras" }, save,
     element("details", {}, element("summary", {}, "The same with curl"),
-      element("code", {}, `curl -F image=@photo.jpg '${location.origin}/v1/${path}'`)));
+      element("code", {}, `curl -F image=@photo.jpg '${new URL(`v1/${path}`, document.baseURI)}'`)));
 }
 
 async function savePicture(button) {
@@ -191,7 +192,7 @@ $("threshold").addEventListener("change", ask);
 async function showArms() {
   let arms;
   try {
-    ({ arms } = await (await fetch("/v1/models")).json());
+    ({ arms } = await (await fetch("v1/models")).json());
   } catch {
     $("arms-status").replaceChildren(element("li", { class: "down" }, "gateway not reachable"));
     return;

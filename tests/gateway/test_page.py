@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.serving import make_server
 
 from maskserve.gateway.app import PAGE
 from maskserve.imaging.overlay import COLOURS
@@ -310,6 +314,23 @@ def test_a_proxys_own_error_is_said_plainly(page, file):
     page.wait(".problem:not([hidden])")
     assert "HTTP 502" in page.text("#problem")
     assert "SyntaxError" not in page.text("#problem")
+
+
+@pytest.mark.browser
+def test_a_proxy_may_show_it_below_a_path(browser, make_app, file):
+    server = make_server("127.0.0.1", 0, DispatcherMiddleware(NotFound(), {"/masks": make_app()}), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        page = Page(browser, f"http://127.0.0.1:{server.port}/masks/")
+        page.choose(file)
+        page.wait(".masks path", 2)
+        assert f":{server.port}/masks/v1/predictions" in page.all("code")[0].get_attribute("textContent")
+        browser.get("about:blank")  # its connections end
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.mark.browser
