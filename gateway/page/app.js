@@ -29,6 +29,8 @@ async function ask() {
   } catch (error) {
     if (request.signal.aborted) return;
     showProblem(error);
+    $("pictures").replaceChildren();
+    $("facts").replaceChildren();
     say("");
   } finally {
     clearInterval(clock);
@@ -118,6 +120,7 @@ function extras() {
 
 async function savePicture(button) {
   button.disabled = true;
+  $("problem").hidden = true;
   try {
     const url = URL.createObjectURL(await fetchAnswer(choice(), undefined, "png"));
     element("a", { href: url, download: `${state.file.name?.replace(/\.[^.]*$/, "") || "photo"}-masks.png` }).click();
@@ -136,8 +139,6 @@ function showProblem(problem) {
     element("small", {}, [problem.code, problem.request_id && `request ${problem.request_id}`].filter(Boolean).join(" · ")));
   $("problem").hidden = false;
   showArms();
-  $("pictures").replaceChildren();
-  $("facts").replaceChildren();
 }
 
 function say(text) {

@@ -304,6 +304,22 @@ def test_an_arm_that_is_down_is_said_plainly(page, file, fake_torchserve):
 
 
 @pytest.mark.browser
+def test_an_answer_stays_when_its_picture_cannot_be_saved(page, file, fake_torchserve):
+    page.pick("a")
+    page.choose(file)
+    page.wait(".masks path", 2)
+    page.wait_until_idle()
+    fake_torchserve.play(wire.MODEL_R50, "handler_failed")
+    save = page.all("#save")[0]
+    save.click()
+    page.wait(".problem:not([hidden])")
+    page.wait("#save:enabled")
+    assert len(page.all(".masks path")) == 2
+    save.click()
+    page.wait(".problem[hidden]")
+
+
+@pytest.mark.browser
 def test_a_proxys_own_error_is_said_plainly(page, file):
     page.driver.execute_script("""
       const real = window.fetch;
