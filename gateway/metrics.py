@@ -22,12 +22,13 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.latency = Histogram(
-            "maskserve_call_seconds", "Wall time of calls to TorchServe that were answered.", ["arm"],
+            "maskserve_call_seconds", "Wall time of answered calls to TorchServe, comparisons' left out.", ["arm"],
             registry=registry, buckets=_SECONDS,
         )  # fmt: skip
         self.coverage = Histogram(
-            "maskserve_coverage_ratio", "Masked fraction of the photos.", ["arm"], registry=registry, buckets=_FRACTIONS
-        )
+            "maskserve_coverage_ratio", "Masked fraction of the photos, comparisons' left out.", ["arm"],
+            registry=registry, buckets=_FRACTIONS,
+        )  # fmt: skip
         self.in_flight = Gauge("maskserve_in_flight", "Requests at TorchServe right now.", ["arm"], registry=registry)
         self.expected = Gauge(
             "maskserve_expected_seconds", "How long a request that came now would take; 0 until that is known.",

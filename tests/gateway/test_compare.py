@@ -130,3 +130,11 @@ def test_an_arm_that_is_left_alone_does_not_keep_the_other_arms_probe(make_app, 
     assert (answer.status_code, answer.json["code"], answer.json["arm"]) == (503, "arm_unavailable", "b")
     assert not fake_torchserve.calls
     assert app.test_client().post("/v1/predictions?arm=a", data=photo).status_code == 200
+
+
+def test_a_comparison_is_no_exposure_and_its_calls_are_not_among_the_predictions(http, photo):
+    assert http.post("/v1/compare", data=photo).status_code == 200
+    text = http.get("/metrics").text
+    assert 'maskserve_requests_total{route="/v1/compare",status="200"} 1.0' in text
+    for name in ("exposures_total", "call_seconds_count", "coverage_ratio_count"):
+        assert f"maskserve_{name}{{" not in text
