@@ -150,7 +150,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         text = "there is no such file; run in the folder that has maskserve.toml, or say --config FILE"
         raise ConfigError(f"{path}: {text}") from None

@@ -45,6 +45,10 @@ def test_an_empty_file_is_the_defaults(load):
     assert load("") == Settings()
 
 
+def test_a_file_may_begin_with_a_byte_order_mark_as_windows_editors_write_it(load):
+    assert load("\ufeff[server]\nport = 8001\n").server.port == 8001
+
+
 def test_arms_are_named_freely_and_replace_the_default_ones(load):
     settings = load('[arms.old]\nmodel = "m1"\nweight = 9\n[arms.new]\nmodel = "m2"\nversion = "2.0"\nweight = 1\n')
     assert settings.weights == {"old": 9, "new": 1}
