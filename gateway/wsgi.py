@@ -32,7 +32,8 @@ _JOINED_BYTES = 64 * 1024
 _NEXT_REQUEST_S = 1.0
 """On the way out a connection is closed so long after its last answer: its next request may be under way already."""
 _TEXTS = {
-    400: "This is not an HTTP request that the gateway understands.",
+    400: "This is not an HTTP request that the gateway understands; in its address, letters beyond ASCII must be "
+    "percent-encoded.",
     431: "The request's headers are too large.",
     501: "This transfer encoding is not supported; send a Content-Length.",
 }

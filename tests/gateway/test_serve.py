@@ -107,6 +107,13 @@ def test_what_is_no_http_is_refused_as_a_problem(live, head, status):
     assert ask(live, "GET", "/healthz")[0] == 200
 
 
+def test_letters_beyond_ascii_in_an_address_are_said_to_need_encoding(live):
+    """curl sends them as they are typed."""
+    answer = talk(live, f"POST {PREDICT}?class=大熊猫 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"percent-encoded" in answer
+
+
 def test_a_chunked_upload_works(live, photo):
     pieces = [photo[start : start + 300] for start in range(0, len(photo), 300)]
     assert ask(live, "POST", PREDICT, iter(pieces))[0] == 200
