@@ -14,6 +14,9 @@ from maskserve.protos.types import Coverage, MaskRle
 
 RestMaskFormat = Literal["rle", "polygon", "none"]
 
+_CLASSES_IN_HEADERS = 32
+"""Python's HTTP libraries take 100 headers of an answer, nginx 4 KiB of them unless told otherwise."""
+
 
 def prediction_json(answer: Answer, mask_format: RestMaskFormat) -> dict[str, Any]:
     """One arm's answer; the request's own members (`request_id`, `gateway_ms`) are the caller's to add."""
@@ -98,7 +101,10 @@ def worker_stages(answer: Answer) -> dict[str, float]:
 
 def _coverage_headers(coverage: Coverage) -> dict[str, str]:
     headers = {"X-Maskserve-Coverage": f"{coverage.total:.6f}"}
+    told = sorted(coverage.by_class, key=lambda name: (-coverage.by_class[name], name))[:_CLASSES_IN_HEADERS]
     for number, (name, fraction) in enumerate(sorted(coverage.by_class.items())):  # as in JSON; maps have no order
+        if name not in told:
+            continue
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         header = f"X-Maskserve-Coverage-{slug or number}"
         # two names with the same letters, or a name without any

@@ -70,6 +70,15 @@ def test_classes_without_latin_letters_have_their_place_in_the_json_as_their_hea
     assert (headers[0]["X-Maskserve-Coverage-1"], headers[0]["X-Maskserve-Coverage-2"]) == ("0.500000", "0.000000")
 
 
+def test_of_many_classes_the_headers_name_those_that_cover_most():
+    """Python's own http.client, for one, refuses an answer of more than a hundred headers."""
+    by_class = {f"class {number}": number / 1000 for number in range(200)}
+    segmentation = Segmentation((1, 1), (), Coverage(0.5, by_class), ModelInfo("m", "1.0", "resnet50"))
+    headers = prediction_headers(Answer(segmentation, "a", Reason.STICKY, 0.0))
+    classes = {name for name in headers if name.startswith("X-Maskserve-Coverage-")}
+    assert classes == {f"X-Maskserve-Coverage-class-{number}" for number in range(168, 200)}
+
+
 @pytest.mark.parametrize("answer_format", ["json", "png"])
 def test_the_answer_says_how_long_it_is_and_each_header_once(http, photo, answer_format):
     answer = http.post(PREDICT, data=photo, query_string={"format": answer_format})
