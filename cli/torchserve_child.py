@@ -9,6 +9,7 @@ SIGKILL, too little memory. Java and its workers would live on otherwise, with t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import runpy
 import shutil
@@ -27,6 +28,8 @@ STOP_S = 15.0
 def main() -> None:
     """In a process group of its own; the private folder is the first argument, the others are TorchServe's."""
     folder, stopping = Path(sys.argv.pop(1)), threading.Event()
+    # systemd-tmpfiles, which removes what is some days old from /tmp, leaves locked folders alone
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
     threading.Thread(target=_watch, args=(folder, stopping), daemon=True).start()
     try:
         runpy.run_module("ts.model_server", run_name="__main__", alter_sys=True)  # returns when Java has ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -177,7 +178,10 @@ def test_a_start_may_take_as_long_as_the_slowest_archive_says(store: Path) -> No
 def test_with_tokens_on_and_the_wheels_java_it_serves_and_leaves_nothing(
     store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Only a caller with the key file is served; after the stop no process, socket, folder or key file is left."""
+    """Only a caller with the key file is served; after the stop no process, socket, folder or key file is left.
+
+    While it runs the folder is locked, which keeps systemd-tmpfiles off it: a worker may start again after weeks.
+    """
     monkeypatch.setenv("PATH", str(tmp_path))  # no java there
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with server(store, disable_token_authorization="false") as running:
@@ -192,6 +196,8 @@ def test_with_tokens_on_and_the_wheels_java_it_serves_and_leaves_nothing(
         assert _code_of(running, "wrong") == "unauthorized"
         assert _code_of(running, key_file) == "handler_failed"
         assert list(folder.glob(".ts.sock.*"))
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert all(one.environ()["OMP_WAIT_POLICY"] == "PASSIVE" for one in psutil.Process(running.pid).children())
         inside = processes_of(folder)
         assert any("model_service_worker" in command for command in inside)
