@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,25 +64,34 @@ class Source:
 
 
 def ensure_archives(
-    models: Iterable[str], model_store: Path, data: Path | None, *, preset: str, retrain: bool, force: bool = False
+    archives: Mapping[str, str],
+    model_store: Path,
+    data: Path | None,
+    *,
+    preset: str,
+    retrain: bool,
+    force: bool = False,
 ) -> None:
-    """Make every archive that is missing, or was trained on other photos than `data`.
+    """Make every archive of {model: file} that is missing, or was trained on other photos than `data`.
 
     Without `data` an archive is kept whatever it was trained on; `force` trains on data with errors. Raises ConfigError
     or DataError; a step that fails has said why by itself.
     """
-    models = list(models)
-    if data is None and not retrain and all((model_store / f"{model}.mar").is_file() for model in models):
+    if data is None and not retrain and all((model_store / archive).is_file() for archive in archives.values()):
         return
     source = Source.of(data)
     prepare_data(source)
     wanted = load_manifest(source.dataset / "train.json").data_hash
-    stale = [model for model in models if retrain or _is_stale(model_store / f"{model}.mar", wanted, keep=data is None)]
-    unknown = [model for model in stale if model not in BACKBONES]
+    stale = [
+        model
+        for model, archive in archives.items()
+        if retrain or _is_stale(model_store / archive, wanted, keep=data is None)
+    ]
+    unknown = [archives[model] for model in stale if model not in BACKBONES or archives[model] != f"{model}.mar"]
     if unknown:
         raise ConfigError(
-            f"{model_store / unknown[0]}.mar: no such archive, and maskserve trains only {' and '.join(BACKBONES)}; "
-            "package it yourself or take it out of config.properties"
+            f"{model_store / unknown[0]} is to be made, but `maskserve up` makes only {'.mar and '.join(BACKBONES)}"
+            ".mar; package it yourself or take it out of config.properties"
         )
     if not stale:
         return

@@ -105,9 +105,10 @@ def _serve(settings: Settings, server: TorchServe, model_store: Path, data: Path
         update |= {"token_file": server.key_file, "management_token_file": server.key_file}
     torchserve = settings.torchserve.model_copy(update=update)
     settings = settings.model_copy(update={"torchserve": torchserve})
+    archives = {model: model_store / archive for model, archive in server.models.items()}
     stopping, ended = threading.Event(), threading.Event()
     threading.Thread(target=_stop_with, args=(server, stopping, ended), daemon=True).start()
-    serve(settings, ready_callback=lambda address: _say(address, settings, model_store, data), stopping=stopping)
+    serve(settings, ready_callback=lambda address: _say(address, settings, archives, data), stopping=stopping)
     if ended.is_set():  # and not stopped together with us, as by systemd
         server.raise_if_ended()
 
@@ -120,12 +121,12 @@ def _stop_with(server: TorchServe, stopping: threading.Event, ended: threading.E
             stopping.set()
 
 
-def _say(address: str, settings: Settings, model_store: Path, data: Path | None) -> None:
+def _say(address: str, settings: Settings, archives: dict[str, Path], data: Path | None) -> None:
     """What is being served, and a line to paste."""
     from maskserve.cli.first_run import archive_card, sample_photo
 
     for name, arm in settings.arms.items():
-        card = archive_card(model_store / f"{arm.model}.mar")
+        card = archive_card(archives[arm.model]) if arm.model in archives else {}
         classes = ", ".join(card.get("class_names", [])) or "unknown classes"
         click.echo(f"  arm {name}  {arm.model}  ({classes}; {_ap_text(card)})")
     click.echo(f"\n  open   {address}/")

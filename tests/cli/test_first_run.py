@@ -19,6 +19,7 @@ from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
 from tests.waiting import ended, until
 
 ARMS = (MODEL_R50, MODEL_MNV2)
+ARCHIVES = {model: f"{model}.mar" for model in ARMS}
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def write_archive(store: Path, model: str, data_hash: str) -> None:
 
 
 def ensure(here: Path, data: Path | None = None, retrain: bool = False) -> None:
-    first_run.ensure_archives(ARMS, here / "store", data, preset="quick", retrain=retrain)
+    first_run.ensure_archives(ARCHIVES, here / "store", data, preset="quick", retrain=retrain)
 
 
 def test_without_anything_it_draws_imports_trains_and_packages(here: Path, steps: list[tuple[str, ...]]) -> None:
@@ -116,7 +117,7 @@ def test_force_reaches_the_training(here: Path, steps: list[tuple[str, ...]]) ->
     """`maskserve up --force` trains on data with errors, and only then."""
     for force in (True, False):
         steps.clear()
-        first_run.ensure_archives(ARMS, here / "store", None, preset="quick", retrain=False, force=force)
+        first_run.ensure_archives(ARCHIVES, here / "store", None, preset="quick", retrain=False, force=force)
         assert ("--force" in next(words for words in steps if words[0] == "train")) == force
 
 
@@ -187,8 +188,19 @@ def test_a_missing_folder_is_the_users_error(here: Path, steps: list[tuple[str, 
 def test_a_model_of_the_users_own_is_not_trained(here: Path, steps: list[tuple[str, ...]]) -> None:
     """config.properties may name other models; their archives are the user's to make."""
     write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")
-    with pytest.raises(ConfigError, match=r"mine\.mar: no such archive"):
-        first_run.ensure_archives(["mine"], here / "store", None, preset="quick", retrain=False)
+    with pytest.raises(ConfigError, match=r"mine\.mar is to be made, but `maskserve up` makes only"):
+        first_run.ensure_archives({"mine": "mine.mar"}, here / "store", None, preset="quick", retrain=False)
+
+
+def test_an_archive_has_the_name_that_config_properties_gives_it(here: Path, steps: list[tuple[str, ...]]) -> None:
+    """`load_models=model=file`: the file is looked for, and never made under the model's name in its place."""
+    write_manifest(here / "data" / "demo-pandas", "hash-of-pandas")
+    archives = {MODEL_R50: "november.mar"}
+    with pytest.raises(ConfigError, match=r"november\.mar is to be made"):
+        first_run.ensure_archives(archives, here / "store", None, preset="quick", retrain=False)
+    write_archive(here / "store", "november", "something else")
+    first_run.ensure_archives(archives, here / "store", None, preset="quick", retrain=False)
+    assert steps == []
 
 
 def test_a_step_that_fails_ends_it(here: Path) -> None:
