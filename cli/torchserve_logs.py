@@ -27,12 +27,14 @@ def sizes(log_folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size if path.is_file() else 0 for path in paths}
 
 
-def load_failure(log_folder: Path, model: str, before: Mapping[str, int]) -> str:
-    """Why a worker of `model` died while loading, or "" when none did since the logs had the sizes `before`."""
+def load_failure(log_folder: Path, model: str, archive: str, before: Mapping[str, int]) -> str:
+    """Why `model`'s archive could not be unpacked or its worker died while loading; "" when neither is so since the
+    logs had the sizes `before`.
+    """
     server, workers = (_read(log_folder / name, before[name]) for name in (_SERVER, _WORKERS))
-    registered = [line for line in server if "Failed to load model: " in line and model in line]
-    if registered:
-        return _indented(registered[-1:])
+    for number, line in enumerate(server):
+        if line.endswith(f"Failed to load model: {archive}"):
+            return _indented(server[number : number + 2])  # the exception is below it
     worker = re.compile(rf"\S+ W-\d+-{re.escape(model)}_[^ ]*? - (.*)")
     said = [found[1] for line in workers if (found := worker.match(line))]
     if _DIED not in said or _TRACEBACK not in said:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -214,6 +215,10 @@ class TorchServe:
                     f"{self._model_store / archive}: no such archive; make it with "
                     f"`maskserve package runs/{model} -o {self._model_store}`, or `make up` makes both"
                 )
+            if not zipfile.is_zipfile(self._model_store / archive):
+                raise ConfigError(
+                    f"{self._model_store / archive}: no archive, or only its beginning; copy or package it again"
+                )
 
     def _launch(self, home: Path) -> None:
         self.log_folder.mkdir(parents=True, exist_ok=True)
@@ -259,8 +264,8 @@ class TorchServe:
     def _raise_if_failed(self, waiting: list[str], *, timed_out: bool) -> None:
         self.raise_if_ended()
         for model in waiting:
-            if why := load_failure(self.log_folder, model, self._logs_before):
-                raise ConfigError(f"{model} does not load; its worker says:\n{why}")
+            if why := load_failure(self.log_folder, model, self.models[model], self._logs_before):
+                raise ConfigError(f"{model} does not load; TorchServe's log says:\n{why}")
         if timed_out:
             raise ConfigError(
                 f"TorchServe's {' and '.join(waiting)} did not become ready in time:\n{server_lines(self.log_folder)}"

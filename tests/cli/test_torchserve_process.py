@@ -145,6 +145,15 @@ def test_a_missing_archive_says_which_command_makes_it(tmp_path: Path) -> None:
         TorchServe(CONFIG, tmp_path, ports=Ports.free()).start()
 
 
+def test_a_file_that_is_no_archive_or_was_cut_off_is_named(store: Path) -> None:
+    """TorchServe would unpack what there is, and its worker would miss a module of an odd name."""
+    archive = store / f"{FAULTS}.mar"
+    for content in (b"version https://git-lfs.github.com/spec/v1\n", archive.read_bytes()[:-100]):
+        archive.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"faults\.mar: no archive, or only its beginning"):
+            server(store).start()
+
+
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
     """The path that was tried is in the text."""
     with pytest.raises(ConfigError, match=r"nothing\.properties: no such file"):
@@ -277,15 +286,16 @@ def test_a_log_that_was_rolled_is_read_from_its_beginning(tmp_path: Path) -> Non
     log.write_text("an earlier start\n" * 100)
     before = sizes(tmp_path)
     log.write_text("Failed to load model: faults.mar\n")
-    assert "Failed to load" in load_failure(tmp_path, FAULTS, before)
+    assert "Failed to load" in load_failure(tmp_path, FAULTS, f"{FAULTS}.mar", before)
 
 
-@pytest.mark.torchserve
-def test_a_file_that_is_no_archive_is_explained(store: Path) -> None:
-    """TorchServe itself only warns and starts without the model."""
-    (store / f"{FAULTS}.mar").write_bytes(b"not a zip")
-    with pytest.raises(ConfigError, match=r"faults does not load"), server(store) as running:
-        running.wait_ready()
+def test_an_archive_that_could_not_be_unpacked_is_told_with_the_reason(tmp_path: Path) -> None:
+    """The exception stands below TorchServe's line, which names the file, not the model."""
+    before = sizes(tmp_path)
+    why = "java.io.IOException: No space left on device"
+    (tmp_path / "ts_log.log").write_text(f"t [WARN ] Failed to load model: november.mar\n{why}\n\tat sun.nio\n")
+    assert load_failure(tmp_path, "other", "other.mar", before) == ""
+    assert load_failure(tmp_path, FAULTS, "november.mar", before).splitlines()[-1].strip() == why
 
 
 @pytest.mark.torchserve
