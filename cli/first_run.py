@@ -6,6 +6,7 @@ photos ─▶ data import ─▶ train ─▶ package        every step is the u
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -216,18 +217,21 @@ def _is_of(facts: Path, data_hash: str, preset: str) -> bool:
 
 
 def sample_photo(data: Path | None) -> Path:
-    """A photo to try the server with: a held-out one where there is one, else a newly drawn panda."""
+    """A photo to try the server with: a held-out one where there is one, else a newly drawn panda; where none can be
+    drawn, a name for one.
+    """
     dataset = Source.of(data).dataset
     for split in ("test", "train"):
-        if (dataset / f"{split}.json").is_file():
-            photo: str = json.loads((dataset / f"{split}.json").read_bytes())["images"][0]["file_name"]
-            return _as_typed(dataset / photo)
+        file = dataset / f"{split}.json"
+        if images := json.loads(file.read_bytes())["images"] if file.is_file() else []:
+            return _as_typed(dataset / images[0]["file_name"])
     drawn = Path("data/sample")
     if not drawn.is_dir():
         from maskserve.training.datasets.pandas import make_pandas
 
-        make_pandas(drawn, train=1, test=0, seed=7)
-    return next(drawn.glob("train/*.jpg"))
+        with contextlib.suppress(OSError):  # a folder that one may not write to is no reason not to serve
+            make_pandas(drawn, train=1, test=0, seed=7)
+    return next(drawn.glob("train/*.jpg"), Path("photo.jpg"))
 
 
 def _as_typed(path: Path) -> Path:

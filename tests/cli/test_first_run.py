@@ -251,3 +251,12 @@ def test_without_photos_a_sample_is_drawn(here: Path) -> None:
     """Archives may have come from elsewhere."""
     photo = first_run.sample_photo(None)
     assert photo.read_bytes().startswith(b"\xff\xd8\xff")
+
+
+def test_where_no_sample_can_be_drawn_it_is_only_named(here: Path) -> None:
+    """Archives are served all the same, also for one who may not write here, and for a split without photos."""
+    (here / "data").touch()
+    assert first_run.sample_photo(None) == Path("photo.jpg")
+    write_manifest(here / "mine", "hash")
+    (here / "mine" / "test.json").write_text('{"images": []}')
+    assert first_run.sample_photo(here / "mine") == Path("mine/photos/1.jpg")
