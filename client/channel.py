@@ -23,7 +23,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # a machine's web proxy is not on the way to its own TorchServe
     ("grpc.enable_http_proxy", 0),
 )
-_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._\-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 
 def open_channel(address: str) -> grpc.Channel:

@@ -324,7 +324,7 @@ def test_senseless_addresses(address: str) -> None:
         Client(address)
 
 
-@pytest.mark.parametrize("address", ["localhost:7070", "127.0.0.1:1", "[::1]:7070", "torch-serve.example:65535"])
+@pytest.mark.parametrize("address", ["localhost:7070", "127.0.0.1:1", "[::1]:7070", "torch-serve_1.example:65535"])
 def test_addresses(address: str) -> None:
     """Names, IPv4 and bracketed IPv6 are understood."""
     host, port = split_address(address)
