@@ -120,10 +120,11 @@ class Client:
         """A version of the model ("" is its default version) and the workers of that. Raises ServerError."""
         request = management_pb2.DescribeModelRequest(model_name=model, model_version=version)
         deadline = time.monotonic() + min(self._timeout_s, _STATUS_TIMEOUT_S)
+        token = self._management_token.metadata
         try:
             answer = _call(self._management.DescribeModel, request, self._management_token, deadline)
         except Unauthorized:
-            if not self._management_token.renew():
+            if not self._management_token.renew(token):
                 raise
             answer = _call(self._management.DescribeModel, request, self._management_token, deadline)
         return read_status(model, answer.msg)
@@ -139,10 +140,12 @@ class Client:
         model = request.model_name
         if self._poison.is_poison(model, image):
             raise WorkerDied("this photo has stopped the model's worker twice; it is not sent again for ten minutes")
+        token = self._token.metadata
         try:
             reply = self._attempt(image, request, deadline)
         except ServerError as error:
-            if not self._may_retry(error, model, image, deadline):
+            is_refused = isinstance(error, Unauthorized)
+            if not (self._token.renew(token) if is_refused else self._may_retry(error, model, image, deadline)):
                 raise
             reply = self._attempt(image, request, deadline)
         self._poison.answered(model, image)
@@ -158,8 +161,6 @@ class Client:
 
     def _may_retry(self, error: ServerError, model: str, image: bytes, deadline: float) -> bool:
         """Whether a second attempt makes sense, once it does."""
-        if isinstance(error, Unauthorized):
-            return self._token.renew()
         if isinstance(error, WorkerDied) and self._poison.is_poison(model, image):
             return False
         if not isinstance(error, (WorkerDied, OutOfMemory, Unavailable)):

@@ -5,11 +5,14 @@ TorchServe writes key_file.json into its working directory when it starts with t
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Literal
 
 from maskserve.protos.errors import ConfigError
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 class Token:
@@ -28,18 +31,15 @@ class Token:
         self._value = self._read()
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """gRPC metadata; `Bearer` must be written just so."""
         return (("authorization", f"Bearer {self._value}"),) if self._value else ()
 
-    def renew(self) -> bool:
-        """Reads the file again; whether the token is another one now."""
-        before = self._value
-        try:
+    def renew(self, refused: Metadata) -> bool:
+        """Reads the file again; whether the token is not the `refused` one now, perhaps thanks to another thread."""
+        with contextlib.suppress(ConfigError):  # TorchServe is just rewriting it, or is gone
             self._value = self._read()
-        except ConfigError:  # TorchServe is just rewriting it, or is gone
-            return False
-        return self._value != before
+        return self.metadata != refused
 
     def _read(self) -> str:
         if not self._source:

@@ -284,6 +284,24 @@ def test_a_renewed_key_file_is_read_again(tmp_path: Path) -> None:
         assert client.is_ready([R50])
 
 
+def test_threads_that_are_refused_together_all_find_the_new_token(tmp_path: Path) -> None:
+    """The first one reads it; the others' token is another one than they were refused with, too."""
+    path, refused = tmp_path / "token", 8
+    path.write_text("old")
+    with FakeTorchServe(token="old") as server, Client(server.address, token=path) as client:
+        client.predict(photo(), model=R50)
+        server.token = "new"
+        path.write_text("new")
+        together = threading.Barrier(refused)
+
+        def ask(_number: int) -> int:
+            together.wait()
+            return len(client.predict(photo(), model=R50).instances)
+
+        with ThreadPoolExecutor(refused) as pool:
+            assert all(pool.map(ask, range(refused)))
+
+
 def test_a_plain_token_file(tmp_path: Path) -> None:
     """A text file's only line is the token."""
     (tmp_path / "token").write_text("abc123\n")
