@@ -33,13 +33,16 @@ def read_properties(text: str) -> dict[str, str]:
 
 
 def with_properties(text: str, changes: Mapping[str, str]) -> str:
-    """`text` with the settings of `changes` replaced where they stand, or added at its end."""
+    """`text` with the settings of `changes` replaced where they stand, or added at its end.
+
+    Blanks at a line's end are left out: to Java they belong to the value, and "true " is not true.
+    """
     left = dict(changes)
     lines = []
     for line in _lines(text):
         name = line.split("=", 1)[0].strip(_BLANKS)
         changed = name in left and not _is_comment(line)
-        lines.append(f"{name}={_escaped(left.pop(name))}" if changed else line)
+        lines.append(f"{name}={_escaped(left.pop(name))}" if changed else line.rstrip(_BLANKS))
     return "\n".join([*lines, *(f"{name}={_escaped(value)}" for name, value in left.items())]) + "\n"
 
 

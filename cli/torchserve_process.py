@@ -84,7 +84,7 @@ class TorchServe:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._logs_before: dict[str, int] = {}
-        self._tokens = properties.get("disable_token_authorization") != "true"
+        self._tokens = properties.get("disable_token_authorization", "").lower() != "true"
         self.ports = Ports.of(properties)
         self.models = archives_of(properties)
 

@@ -101,6 +101,15 @@ def test_a_port_that_is_none_is_named_with_its_setting(value: str, tmp_path: Pat
     assert Ports.of({"metrics_address": "https://[::1]:65535"}).metrics == 65535
 
 
+@pytest.mark.parametrize("written", ["True", "true \t"])
+def test_tokens_are_off_where_a_person_reads_true(written: str, store: Path, tmp_path: Path) -> None:
+    """Java takes any letters, but would keep blanks at the end, so that it must not see them."""
+    config = tmp_path / "config.properties"
+    config.write_text(f"disable_token_authorization={written}\n")
+    assert TorchServe(config, store).key_file is None
+    assert not with_properties(config.read_text(), {}).endswith((" \n", "\t\n"))
+
+
 def test_a_comment_in_utf_8_stays_a_comment() -> None:
     """Its bytes are read as Latin-1, where one of Å's is a line's end to Python, and one of à's a blank."""
     text = "# Å job_queue_size=1\njob_queue_size=2\nload_models=à\n".encode().decode(ENCODING)
