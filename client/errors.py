@@ -99,6 +99,7 @@ _BY_PART: tuple[tuple[str, type[ServerError], str], ...] = (
     ('" has no worker to serve', Overloaded, "the model's queue is full, or no worker of it is ready"),
     ("gRPC message exceeds maximum size", RequestTooLarge, "the request is larger than max_request_size"),
     ("Sent message larger than max", RequestTooLarge, "the request is larger than the client may send"),
+    ("Channel closed!", Unavailable, "the client is closed"),
     ("Received message larger than max", ReplyTooLarge, "the answer is larger than the client may receive"),
 )
 _BY_CODE: dict[grpc.StatusCode, tuple[type[ServerError], str]] = {

@@ -20,6 +20,7 @@ from maskserve.client.poison import FORGET_S, Poison
 from maskserve.client.token import Token
 from maskserve.protos import wire
 from tests.fakes.torchserve import FAULTS, FakeTorchServe
+from tests.waiting import until
 
 R50 = wire.MODEL_R50
 
@@ -243,6 +244,18 @@ def test_a_closed_client_says_so(fake_torchserve: FakeTorchServe) -> None:
     client = Client(fake_torchserve.address)
     client.close()
     assert "closed" in str(failure(client))
+
+
+def test_a_call_that_is_under_way_when_the_client_closes_says_so(
+    client: Client, fake_torchserve: FakeTorchServe
+) -> None:
+    """A gateway that ends, and not TorchServe, is to blame."""
+    fake_torchserve.play(R50, "hang")
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(failure, client)
+        assert until(lambda: fake_torchserve.attempts[R50])
+        client.close()
+        assert (under_way.result().code, str(under_way.result())) == ("unavailable", "the client is closed")
 
 
 def test_a_token_is_sent_on_both_ports() -> None:
