@@ -18,7 +18,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     # no keep-alive: TorchServe ends connections that ping more often than every five minutes
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # how long an attempt to connect may take at least: on busy cores Java needs more than the back-off's 100 ms
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # a machine's web proxy is not on the way to its own TorchServe
     ("grpc.enable_http_proxy", 0),

@@ -239,6 +239,19 @@ def test_many_threads_share_a_client(client: Client, fake_torchserve: FakeTorchS
         assert list(pool.map(ask, sizes)) == sizes
 
 
+def test_a_server_that_is_slow_to_take_a_connection_is_waited_for() -> None:
+    """It listens, but says nothing for a while, as Java on busy cores."""
+    server = FakeTorchServe()
+    with (
+        Client(server.address, management_address=server.management_address) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        status = pool.submit(client.model_status, R50)
+        time.sleep(0.5)
+        with server:
+            assert status.result().workers_ready == 1
+
+
 def test_a_closed_client_says_so(fake_torchserve: FakeTorchServe) -> None:
     """After `close` a call is `unavailable`."""
     client = Client(fake_torchserve.address)
