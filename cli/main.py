@@ -50,6 +50,8 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except MaskserveError as error:
             _fail(ctx, str(error))
+        except BrokenPipeError:
+            raise  # `… | head` has read enough: click ends it quietly
         except OSError as error:
             _fail(ctx, _os_error_text(error))
         except ModuleNotFoundError as error:

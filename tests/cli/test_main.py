@@ -61,6 +61,12 @@ def test_a_maskserve_error_is_one_line_and_exit_code_1(failing) -> None:
     assert answer.stderr == "error: photos/a.json: broken; open it in labelme\n"
 
 
+def test_a_reader_that_has_read_enough_is_no_error(failing) -> None:
+    """`maskserve predict photos/ --json | head` says nothing more."""
+    answer = failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert (answer.exit_code, answer.output) == (1, "")
+
+
 def test_a_full_disk_says_so(failing) -> None:
     """ENOSPC becomes advice that names the file."""
     answer = failing(OSError(errno.ENOSPC, "No space left on device", "runs/x.pth"))
