@@ -65,6 +65,7 @@ def test_the_shipped_settings_agree_with_the_contract() -> None:
     assert archives_of(shipped) == {name: f"{name}.mar" for name in (wire.MODEL_R50, wire.MODEL_MNV2)}
     assert Ports.of({}) == Ports.of(shipped) == Ports(7070, 7071, 8080, 8081, 8082)
     assert shipped["enable_model_api"] == "false"
+    assert int(shipped["token_expiration_min"]) >= 365 * 24 * 60  # nothing renews them while it serves
     addresses = [value for name, value in shipped.items() if name.endswith("_address")]
     assert len(addresses) == 5
     assert all("127.0.0.1" in address for address in addresses)
