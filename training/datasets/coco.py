@@ -92,9 +92,21 @@ def _checked(path: Path, _mtime_ns: int, _size_bytes: int) -> dict[str, Any]:
         if not isinstance(coco.get(key), list) or (key != "annotations" and not coco[key]):
             raise DataError(f"{path} is not a COCO instance file: it has no list of {key!r}.")
     check_entries(path, coco)
-    for image in coco["images"]:
-        image["file_name"] = image["file_name"].replace("\\", "/")  # written on Windows
+    _settle(coco)
     return coco
+
+
+def _settle(coco: dict[str, Any]) -> None:
+    """Makes one of what has several spellings: numbers may be texts, names may be numbers, paths of Windows."""
+    for image in coco["images"]:
+        image["file_name"] = image["file_name"].replace("\\", "/")
+        image |= {side: int(image[side]) for side in ("height", "width")}
+    for category in coco["categories"]:
+        category |= {"id": int(category["id"]), "name": str(category["name"])}
+    for annotation in coco["annotations"]:
+        annotation["category_id"] = int(annotation["category_id"])
+        if "iscrowd" in annotation:
+            annotation["iscrowd"] = int(annotation["iscrowd"])
 
 
 def read_json(path: Path) -> Any:

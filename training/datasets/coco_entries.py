@@ -41,6 +41,8 @@ def check_entries(path: Path, coco: Mapping[str, list[Entry]]) -> None:
     for key, known in (("images", image_ids), ("categories", category_ids)):
         if len(known) < len(coco[key]):
             raise DataError(f"{path}: two {key} have the same id; give each its own.")
+    if len({isinstance(image_id, str) for image_id in image_ids}) > 1:
+        raise DataError(f"{path}: some images have a number as id and some a text; give all of them numbers.")
     for index, annotation in enumerate(coco["annotations"]):
         for key, known in (("image", image_ids), ("category", category_ids)):
             if annotation[f"{key}_id"] not in known:

@@ -86,6 +86,12 @@ def test_a_value_that_cannot_be_is_named(good: Path, key: str, field: str, value
     assert broken.code == "broken-file"
 
 
+def test_ids_that_cannot_be_put_in_order_are_named(tmp_path: Path) -> None:
+    path = write_coco(tmp_path / "train.json", [], photos=("a.jpg", "b.jpg"))
+    with pytest.raises(DataError, match=r"changed\.json: some images have a number as id and some a text"):
+        load_manifest(with_value(path, "images", "id", "one"))
+
+
 def draw(path: Path) -> None:
     for sample in find_samples(path):
         to_segmentation(sample.masks, (60, 80), (30, 40), {name: 0 for name, _ in sample.masks})

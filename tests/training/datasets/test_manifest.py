@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from maskserve.protos.errors import DataError
+from maskserve.training.datasets.coco import read_coco
 from maskserve.training.datasets.importing import ImportOptions, import_labels
 from maskserve.training.datasets.manifest import dataset_dicts, load_dataset, load_manifest, register
 from tests.training.datasets.labelme_files import photo_bytes, square, write_labelme
@@ -54,6 +55,17 @@ def test_category_ids_with_gaps_become_contiguous_in_file_order(tmp_path: Path) 
     assert second["annotations"] == []
     assert first["file_name"] == str(tmp_path.resolve() / "a.jpg")
     assert (first["height"], first["width"], first["image_id"]) == (60, 80, 5)
+
+
+def test_numbers_that_are_written_as_texts_and_names_that_are_numbers_are_read_as_what_they_are(tmp_path: Path) -> None:
+    coco = _coco(categories=[{"id": 18, "name": "7"}, {"id": 3, "name": "car"}])
+    plain = _write(tmp_path / "plain.json", coco)
+    for annotation in coco["annotations"]:
+        annotation |= {"category_id": str(annotation["category_id"]), "iscrowd": str(annotation["iscrowd"])}
+    for image in coco["images"]:
+        image |= {"height": "60", "width": 80.0}
+    coco["categories"] = [{"id": "18", "name": 7}, {"id": "3", "name": "car"}]
+    assert read_coco(_write(tmp_path / "written.json", coco)) == read_coco(plain)
 
 
 def test_a_crowd_keeps_its_mask_and_its_mark(tmp_path: Path) -> None:
