@@ -102,12 +102,14 @@ class Sender:
         deadline = time.monotonic() + self._timeout_s
         try:
             try:
-                outcome, keep = self._ask(connection, body, deadline)
-            except (ConnectionError, HTTPException):
+                response, sock = self._ask(connection, body, deadline)
+            except ConnectionError:
                 if is_fresh or self._closed:
                     raise
                 connection.close()  # the server had closed it in the meantime
-                outcome, keep = self._ask(connection, body, deadline)
+                response, sock = self._ask(connection, body, deadline)
+            outcome = _outcome(response, b"".join(_pieces(response, sock, deadline)))
+            keep = not response.will_close
         except TimeoutError:
             outcome, keep = Outcome("timeout", code="timeout"), False
         except (OSError, HTTPException) as error:
@@ -128,8 +130,8 @@ class Sender:
                 connection.close()
             self._idle.clear()
 
-    def _ask(self, connection: HTTPConnection, body: bytes, deadline: float) -> tuple[Outcome, bool]:
-        """Raises TimeoutError, OSError and HTTPException."""
+    def _ask(self, connection: HTTPConnection, body: bytes, deadline: float) -> tuple[HTTPResponse, socket.socket]:
+        """An answer whose body is still to come. Raises TimeoutError, OSError and HTTPException."""
         if connection.sock is None:
             connection.timeout = _left_s(deadline)
             connection.connect()
@@ -137,9 +139,7 @@ class Sender:
         sock.settimeout(_left_s(deadline))
         connection.request("POST", self._target.path, body, {"Content-Type": CONTENT_TYPE})
         sock.settimeout(_left_s(deadline))
-        response = connection.getresponse()
-        answer = b"".join(_pieces(response, sock, deadline))
-        return _outcome(response, answer), not response.will_close
+        return connection.getresponse(), sock
 
     def _take(self) -> tuple[HTTPConnection, bool]:
         with self._lock:

@@ -186,6 +186,14 @@ def test_an_answer_that_is_not_as_long_as_it_says_is_an_error(photos, answer):
     assert done.exit_code == 1
 
 
+@pytest.mark.parametrize("answer", [*LENGTHS.values(), b"no HTTP at all\r\n\r\n"], ids=[*LENGTHS, "none"])
+def test_a_wrong_answer_over_a_kept_connection_is_an_error_and_is_not_asked_for_again(photos, answer):
+    with saying(OK, answer, OK) as (url, asked), closing(Sender(Target.at(url), 5.0)) as sender:
+        body = read_uploads(photos).bodies[0]
+        assert [sender.send(body).kind for _ in range(3)] == ["answered", "error", "answered"]
+    assert len(asked) == 3
+
+
 @pytest.mark.parametrize(
     "answer",
     [
