@@ -28,7 +28,9 @@ def cautions(comparison: Comparison) -> list[str]:
     found += _seen(comparison)
     rare = [f"{name} ({count})" for name, count in statistics.instances.items() if 0 < count < FEW_INSTANCES]
     if rare:
-        found.append(f"Few labelled instances of {_listed(rare)}: read those figures by their intervals only.")
+        found.append(
+            f"Few labelled instances of {_listed(rare)}: read those figures by their intervals, if they have one."
+        )
     missing = [name for name, count in statistics.instances.items() if not count]
     if missing:
         found.append(f"No labelled instance of {_listed(missing)}: nothing is known about it.")

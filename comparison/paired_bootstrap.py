@@ -7,8 +7,9 @@
 The bootstrap (Efron and Tibshirani, 1993, ch. 13): photos are drawn with replacement, as many as there are, the same
 for both arms; AP of both is taken anew from the drawn photos, and the middle 95 % of the differences is the interval.
 A class that a resample has no instance of is left out of its mean over classes, as COCO does for the data itself; an
-interval of such a class is over the resamples that have it. Photos count as independent: neighbouring frames of a
-film are not, and make intervals too narrow.
+interval of such a class is over the resamples that have it. A class or size on fewer than LEAST_PHOTOS photos has no
+interval: of one photo that would be a point, which leaves zero out whatever the arms are. Photos count as independent:
+neighbouring frames of a film are not, and make intervals too narrow.
 
 Shape shorthand: `A` AREAS, `C` classes, `N` photos, `R` resamples, `T` IoU thresholds.
 """
@@ -32,6 +33,7 @@ from maskserve.comparison.average_precision import (
     Weights,
     average_precision,
 )
+from maskserve.comparison.findings import LEAST_PHOTOS
 from maskserve.comparison.results import ALL_CLASSES, Ap, Row
 
 Metric = Literal["AP", "AP50", "AP75"]
@@ -60,6 +62,10 @@ class ArmAp:
     def instances(self) -> NDArray[np.int64]:
         """(C, A) labelled instances."""
         return np.array([[sized.labelled.sum() for sized in by_area] for by_area in self.matches]).astype(np.int64)
+
+    def photo_count(self, classes: slice, size: int) -> int:
+        """Photos with such an instance."""
+        return int(np.count_nonzero(np.any([by_area[size].labelled for by_area in self.matches[classes]], axis=0)))
 
 
 def draw(photo_count: int, resamples: int, seed: int) -> Weights:
@@ -95,7 +101,9 @@ def _row(a: ArmAp, b: ArmAp, metric: Metric, class_name: str, classes: slice, ar
     size = AREAS.index(area)
     ap_a, ap_b = (_mean(arm.ap[classes, size, PLACES[metric]]) for arm in (a, b))
     difference, *resampled = ap_a - ap_b
-    low, high, p_a_better = _summary(np.array(resampled))
+    is_part = class_name != ALL_CLASSES or area != "all"
+    too_few = is_part and a.photo_count(classes, size) < LEAST_PHOTOS
+    low, high, p_a_better = (None, None, None) if too_few else _summary(np.array(resampled))
     return Row(
         metric=metric,
         class_name=class_name,

@@ -40,7 +40,7 @@ class Row:
     difference: Ap
     low: Ap
     high: Ap
-    """Percentile interval of the difference over resampled photos."""
+    """Percentile interval of the difference over resampled photos; None of a class or size on fewer than five."""
     p_a_better: float | None
     """Share of resamples in which a is ahead (a tie counts half), 0..1."""
 

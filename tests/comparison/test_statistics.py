@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskserve.comparison.average_precision import AREAS, average_precision, matches_of
+from maskserve.comparison.findings import class_gaps
 from maskserve.comparison.paired_bootstrap import draw
 from maskserve.comparison.results import ALL_CLASSES, Row, Statistics
 from maskserve.comparison.statistics import compute_statistics
@@ -136,15 +137,20 @@ def duplicated(source: dict[str, Any], answers: list[dict[str, Any]], times: dic
 def test_an_arm_ties_with_itself(manifest: Manifest, good: Any):
     same = compute_statistics(manifest, good, list(reversed(good)), split="test", resamples=50)
     for found in (*same.box.rows, *same.mask.rows):
-        assert (found.difference, found.low, found.high, found.p_a_better) == pytest.approx((0, 0, 0, 0.5), abs=1e-9)
+        assert found.difference == pytest.approx(0, abs=1e-9)
+        if found.low is not None:
+            assert (found.low, found.high, found.p_a_better) == pytest.approx((0, 0, 0.5), abs=1e-9)
     assert all(photo.a == photo.b for photo in same.photos)
 
 
 def test_swapping_the_arms_mirrors_every_difference(manifest: Manifest, statistics: Statistics, good: Any, poor: Any):
     swapped = compute_statistics(manifest, poor, good, split="test", resamples=300)
     for one, other in zip(statistics.mask.rows, swapped.mask.rows, strict=True):
-        assert (one.a, one.b, one.low, one.high) == pytest.approx((other.b, other.a, -other.high, -other.low))
-        assert one.p_a_better == pytest.approx(1 - other.p_a_better)
+        assert (one.a, one.b) == pytest.approx((other.b, other.a))
+        assert (one.low is None) == (other.low is None)
+        if one.low is not None:
+            assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+            assert one.p_a_better == pytest.approx(1 - other.p_a_better)
 
 
 def test_the_better_arm_is_ahead_and_the_interval_holds_the_difference(statistics: Statistics):
@@ -177,6 +183,24 @@ def test_a_class_without_instances_has_no_ap_no_interval_and_no_curve(tmp_path: 
     assert (row(found, "mask", "AP").low, row(found, "mask", "AP").p_a_better) == pytest.approx((100, 1))
     assert {curve.class_name for curve in found.mask.curves} == {ALL_CLASSES, "giant panda"}
     assert found.instances == {"giant panda": 1, "red panda": 0, "koala": 0}
+
+
+@pytest.mark.parametrize(("photos", "has_interval"), [(1, False), (4, False), (5, True)])
+def test_a_class_on_a_handful_of_photos_has_no_interval_that_could_leave_zero_out(
+    tmp_path: Path, photos: int, has_interval: bool
+):
+    box = (10.0, 10.0, 80.0, 80.0)
+    labels = [label(n, n, 7 if n <= photos else 2, box) for n in range(1, 31)]
+    manifest = write_manifest(
+        tmp_path / "test.json", [*labels, label(31, 1, 7, (120.0, 10.0, 80.0, 80.0))], range(1, 31)
+    )
+    answers = [answer(n, 7 if n <= photos else 2, box, 0.9) for n in range(1, 31)]
+    found = compute_statistics(manifest, answers, [], split="test", resamples=100)
+    rare = row(found, "mask", "AP", "giant panda")
+    assert rare.difference > 50
+    assert [value is not None for value in (rare.low, rare.high, rare.p_a_better)] == [has_interval] * 3
+    assert ("giant panda" in class_gaps(found)) == has_interval
+    assert row(found, "mask", "AP").low > 0
 
 
 def test_photos_without_a_label_have_no_ap_at_all(tmp_path: Path):
