@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from functools import partial
+from itertools import cycle, takewhile
 
 from maskserve.load.schedule import Schedule
 from maskserve.load.sending import Outcome
@@ -42,7 +43,7 @@ class Recording:
     stopped_s: float | None = None
     """When Ctrl-C came, if it did."""
     unanswered: int = 0
-    """Requests that were under way then."""
+    """Requests that were under way then, or due and not sent yet."""
 
 
 def record(
@@ -78,6 +79,7 @@ def record(
     except KeyboardInterrupt:
         stopped_s, unanswered = crew.now_s(), crew.in_flight
         crew.stop()
+        unanswered += crew.overdue(stopped_s)
         abort()
         deadline = time.monotonic() + _ABORT_S
         for worker in workers:
@@ -113,6 +115,12 @@ class _Crew:
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def overdue(self, now_s: float) -> int:
+        """Requests that no thread was free for, once `stop` was called: what the schedule still has until `now_s`."""
+        with self._head:
+            dues = iter(partial(self._schedule, now_s), None)
+            return sum(1 for _ in takewhile(lambda due_s: due_s < now_s, dues))
 
     def work(self) -> None:
         try:

@@ -58,7 +58,7 @@ class Step:
     """How long after their time requests were sent; part of the latencies."""
     most_in_flight: int
     unanswered: int
-    """Under way at Ctrl-C; in no row."""
+    """Under way or overdue at Ctrl-C; in no row."""
 
     @property
     def everybody(self) -> Row:

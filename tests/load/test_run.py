@@ -112,3 +112,24 @@ def test_ctrl_c_keeps_what_was_measured_and_waits_for_nobody():
     assert 0.5 < recording.stopped_s < 30
     assert 3 <= recording.unanswered <= len(recording.samples) + 1
     assert all(sample.outcome.kind == "answered" for sample in recording.samples)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [(open_loop(100, 60.0, constant=True), lambda stopped_s: 100 * stopped_s), (closed_loop(60.0), lambda _: 2)],
+    ids=["open", "closed"],
+)
+def test_what_was_due_and_found_no_free_thread_is_given_up_at_ctrl_c(schedule, due):
+    hang = threading.Event()
+
+    def answer(_body):
+        hang.wait(30)
+        return ANSWERED
+
+    def press(elapsed_s, _in_flight):
+        if elapsed_s > 0.5:
+            raise KeyboardInterrupt
+
+    recording = record(answer, [b"x"], schedule, threads=2, abort=hang.set, on_look=press)
+    assert not recording.samples
+    assert recording.unanswered == pytest.approx(due(recording.stopped_s), abs=1)
