@@ -45,7 +45,7 @@ def _parts(results: Results) -> Iterator[str]:
     yield (
         "A ratio is taken in each round, in which all have their turn; the interval is the smallest and the largest "
         "(of 7 rounds: a 98 % interval of the median). No round is dropped. × is how many times faster than what it is "
-        "compared with; % of the floor, of its requests/s, of its p99 as the row says."
+        "compared with; % of the floor, of its requests/s, of its CPU, of its p99 as the row says."
     )
     yield target_table(results.rows)
     yield _floor(results)

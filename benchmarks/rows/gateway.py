@@ -24,7 +24,7 @@ _THREADS = 40
 
 _RATE = Claim("gateway.rate", "gateway alone, instant model: requests/s", PEER, 60.0, "%")
 _RAW_RATE = Claim("gateway.raw", "gateway alone, instant model: requests/s", RAW, None, "%")
-_CPU = Claim("gateway.cpu", "gateway alone: CPU of the server's process a request", PEER, None, "×", at_least=False)
+_CPU = Claim("gateway.cpu", "gateway alone: CPU of the server's process a request", PEER, None, "%", at_least=False)
 _MEMORY = Claim("gateway.memory", "gateway alone: memory, last round / first", "itself", 105.0, "%", at_least=False)
 
 
@@ -75,7 +75,7 @@ def _rows(claims: Sequence[Claim], turns: Mapping[str, tuple[Turn, ...]]) -> Ite
             shown = {name: rates[name] for name in (claim.against, OURS)}
             yield Row(claim, values, shown, sample_unit="requests/s")
     if _CPU in claims:
-        values = tuple(own / its for own, its in zip(costs_ms[OURS], costs_ms[PEER], strict=True))
+        values = tuple(100 * own / its for own, its in zip(costs_ms[OURS], costs_ms[PEER], strict=True))
         yield Row(_CPU, values, costs_ms)
     if _MEMORY in claims:
         yield Row(_MEMORY, (100 * resident_mb[-1] / resident_mb[0],), {OURS: resident_mb}, sample_unit="MB")

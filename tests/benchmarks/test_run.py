@@ -186,6 +186,11 @@ def test_every_row_has_a_name_of_its_own() -> None:
     assert CliRunner().invoke(main, ["--list", "--only", "pixels.rle"]).output == "pixels.rle\n"
 
 
+def test_every_ratio_is_how_many_times_faster_ours_is() -> None:
+    """The page and the plot say so of all of them."""
+    assert [c.name for group in all_groups(full=True) for c in group.claims if c.unit == "×" and not c.at_least] == []
+
+
 @pytest.mark.parametrize("place", ["missing/x.json", "file/x.json"])
 def test_results_that_cannot_be_written_are_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
