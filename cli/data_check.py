@@ -148,7 +148,7 @@ def card_command(
     card = data_card(path, report, title=title or path.resolve().name, source=source, licence=licence)
     with progress("drawing") as on_photo:
         sheet = contact_sheet(path, on_photo=on_photo)
-    write_atomically(output, card_page(card, sheet).encode())
+    write_atomically(output, card_page(card, sheet).encode(errors="backslashreplace"))
     if as_json:
         click.echo(json.dumps(card.as_json(), indent=2, ensure_ascii=False))
     photos = sum(card.photos.values())

@@ -175,8 +175,9 @@ def write(folder: Path, comparison: Comparison, galleries: list[Gallery], result
     page = render_page(comparison, galleries)
     plots = plot_files(comparison)
     with landing(folder) as staged:
-        (staged / PAGE).write_text(page, encoding="utf-8")
-        (staged / VALUES).write_text(to_json(comparison), encoding="utf-8")
+        for name, text in ((PAGE, page), (VALUES, to_json(comparison))):
+            # the data's path may hold what is no UTF-8
+            (staged / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         (staged / PLOTS).mkdir()
         for name, svg in plots.items():
             (staged / PLOTS / name).write_text(svg, encoding="utf-8")

@@ -39,13 +39,13 @@ class Archive:
     @classmethod
     def read(cls, folder: Path, model_name: str) -> Archive:
         """The archive unpacked in `folder`; `model_name` is what TorchServe calls it. Any fault in it raises."""
-        card = json.loads((folder / "model_card.json").read_text())
-        settings = yaml.safe_load((folder / "model-config.yaml").read_text())
+        card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
+        settings = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8"))
         return cls(
             config=folder / "config.yaml",
             weights=folder / "model.pth",
             trunk=folder / TRUNK_FILE if settings["precision"] == "int8" else None,
-            class_names=tuple(json.loads((folder / "classes.json").read_text())),
+            class_names=tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8"))),
             model=ModelInfo(
                 name=model_name,
                 version=card["version"],

@@ -173,7 +173,7 @@ def read_run(run: Path) -> Run:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error}); train it again: `maskserve train`") from None
 
@@ -205,9 +205,9 @@ def _stage(
     if variant.trunk:
         for file in TRUNK_FILES:
             shutil.copyfile(variant.trunk.parent / file, folder / file)
-    (folder / "config.yaml").write_text(content.cfg.dump())
-    (folder / "classes.json").write_text(json.dumps(content.class_names, ensure_ascii=False, indent=2) + "\n")
-    (folder / "model-config.yaml").write_text(settings.as_yaml(variant.precision))
+    _write(folder / "config.yaml", content.cfg.dump())
+    _write(folder / "classes.json", json.dumps(content.class_names, ensure_ascii=False, indent=2) + "\n")
+    _write(folder / "model-config.yaml", settings.as_yaml(variant.precision))
     digest = _digest([folder / file for file in _MODEL_FILES if (folder / file).is_file()])
     card = model_card(
         name,
@@ -221,10 +221,15 @@ def _stage(
         proposals=content.cfg.MODEL.RPN.POST_NMS_TOPK_TEST,
         precision_measured=choice.measurement.to_json() if choice.measurement else None,
     )
-    (folder / "model_card.json").write_text(json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
-    (folder / "MODEL_CARD.md").write_text(model_card_text(card))
+    _write(folder / "model_card.json", json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+    _write(folder / "MODEL_CARD.md", model_card_text(card))
     add_source(folder)
     return digest
+
+
+def _write(path: Path, text: str) -> None:
+    """In UTF-8, whatever the machine's encoding; the data's path in the card may hold what is none."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _digest(files: list[Path]) -> str:

@@ -71,7 +71,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: object) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+        self.write(name, lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
     def write_state(self, name: str, state: Mapping[str, Any]) -> None:
         self.write(name, lambda path: _save(state, path))

@@ -268,3 +268,10 @@ def test_a_file_name_that_is_no_utf_8_is_printed_with_escapes(tmp_path: Path) ->
     assert "caf\\udce9.json, shape 0: 'cat' reaches 15 px outside" in _run("check", tmp_path / "in").stdout
     findings = json.loads(_run("check", tmp_path / "in", "--json").stdout)["findings"]
     assert Path(findings[0]["file"]).name == os.fsdecode(b"caf\xe9.json")
+
+
+def test_a_folder_that_is_no_utf_8_has_a_card(tmp_path: Path) -> None:
+    write_labelme(tmp_path / os.fsdecode(b"caf\xe9") / "a", [square("cat")])
+    result = _run("card", tmp_path / os.fsdecode(b"caf\xe9"), "-o", tmp_path / "card.html")
+    assert result.exit_code == 0, result.output
+    assert "caf\\udce9" in (tmp_path / "card.html").read_text(encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -141,6 +143,15 @@ def test_nothing_labelled_makes_plots_all_the_same():
     nothing = replace(made.statistics.mask.rows[0], a=None, b=None, difference=None, low=None, high=None)
     kind = Kind((nothing,), ())
     assert len(plot_files(replace(made, statistics=replace(made.statistics, mask=kind, box=kind)))) == 4
+
+
+def test_a_path_that_is_no_utf_8_loses_no_comparison(tmp_path: Path):
+    comparison = make_comparison()
+    data = os.fsdecode(b"caf\xe9/test.json")
+    comparison = replace(comparison, statistics=replace(comparison.statistics, data=data))
+    write(tmp_path, comparison, make_galleries(), {"a": [], "b": []})
+    assert "caf\\udce9/test.json" in (tmp_path / "comparison.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["statistics"]["data"] == data
 
 
 def test_a_comparison_leaves_no_curve_of_the_one_before(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,14 @@ def test_the_archive_holds_the_model_its_code_and_its_card(packaged: Package) ->
     assert card["class_names"] == list(CLASS_NAMES)
     assert card["training"]["data_hash"] == "0" * 64
     assert card["evaluation"]["mask"]["ap50"] == 40.0
+
+
+def test_data_of_a_path_that_is_no_utf_8_is_in_the_card(run: Path, tmp_path: Path) -> None:
+    changed, data = copy(run, tmp_path), os.fsdecode(b"caf\xe9")
+    facts = json.loads((changed / "run.json").read_text(encoding="utf-8"))
+    (changed / "run.json").write_text(json.dumps({**facts, "data": data}), encoding="utf-8")
+    with zipfile.ZipFile(package_run(changed, tmp_path / "store").path) as archive:
+        assert json.loads(archive.read("model_card.json"))["training"]["data"] == data
 
 
 def test_the_digest_can_be_checked_by_hand(packaged: Package) -> None:

@@ -33,6 +33,11 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
+def test_a_path_that_is_no_utf_8_can_be_written_and_read(tmp_path: Path):
+    data = os.fsdecode(b"caf\xe9")
+    assert fill(RunFolder(tmp_path), data).read_json("run.json") == data
+
+
 def test_a_state_that_does_not_fit_is_the_systems_error(tmp_path: Path):
     """As on a full disk: `maskserve` says an OSError in a line, torch raises something else."""
     run, (soft, hard) = fill(RunFolder(tmp_path), "earlier"), resource.getrlimit(resource.RLIMIT_FSIZE)
