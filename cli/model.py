@@ -66,12 +66,12 @@ def _of_run(path: Path) -> tuple[CfgNode, str]:
 
 
 def _built(cfg: CfgNode) -> Any:
-    from detectron2.modeling import build_model
+    from maskserve.modeling.network import build_network
 
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    return build_model(cfg)
+    return build_network(cfg)
 
 
 def _facts(cfg: CfgNode) -> dict[str, Any]:

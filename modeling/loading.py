@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import GeneralizedRCNN, build_model
+from detectron2.modeling import GeneralizedRCNN
 from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+from maskserve.modeling.network import build_network
 from maskserve.protos.errors import ConfigError
 
 LISTED_KEYS = 3
@@ -33,10 +34,10 @@ def load_network(cfg: CfgNode, weights: Path | str | Mapping[str, Tensor]) -> Ge
         weights: a state dict, which is copied from, or a file of one with Detectron2's names (tensors only).
 
     Raises:
-        ConfigError: the weights are not the network's, tensor by tensor.
+        ConfigError: the config makes no network, or the weights are not its own, tensor by tensor.
     """
     with _NoRandomNumbers():
-        model = build_model(cfg)
+        model = build_network(cfg)
     _load_exactly(model, weights if isinstance(weights, Mapping) else load_state_dict(Path(weights)))
     return model.eval()
 

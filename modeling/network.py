@@ -1,6 +1,7 @@
 """Which network a config asks for: what else must be set for it, what cannot work, and its name.
 
     DEPTH 18 | OUTPUT_STRIDE 16 | LITE True | NORM GN ─▶ settle(cfg) ─▶ a config that Detectron2 builds as it stands
+                                                        build_network ─▶ that, or what it stumbles over
                                                         backbone_name, network_name ─▶ run.json, answers
 
 Detectron2 checks the same with bare assertions, deep inside of the building, or builds what nothing here can
@@ -10,8 +11,10 @@ train or serve: a cascade, keypoints, rotated boxes.
 from __future__ import annotations
 
 from functools import reduce
+from traceback import extract_tb
 
 from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN, build_model
 
 from maskserve.modeling import lite, mobilenetv2  # noqa: F401  (they register what they define)
 from maskserve.protos.errors import ConfigError
@@ -62,6 +65,20 @@ def settle(cfg: CfgNode) -> None:
         _check_norm(f"MODEL.{node}.NORM", model[node].NORM, f"MODEL.{node}.{width}", model[node][width])
         if model.LITE:
             _check_norm("MODEL.LITE_NORM", model.LITE_NORM, f"MODEL.{node}.{width}", model[node][width])
+
+
+def build_network(cfg: CfgNode) -> GeneralizedRCNN:
+    """The network of a settled config, on its `MODEL.DEVICE`, with random weights.
+
+    Raises:
+        ConfigError: keys that do not go together, in Detectron2's words, or by the line of code that they end in.
+    """
+    try:
+        return build_model(cfg)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        said = " ".join(f"{type(error).__name__} {error}".split())
+        line = extract_tb(error.__traceback__)[-1].line  # many of Detectron2's assertions say nothing else
+        raise ConfigError(f"the config makes no network: {said}, at `{line}`; do its keys go together?") from error
 
 
 def backbone_name(cfg: CfgNode) -> str:

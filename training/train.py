@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 
 from maskserve.modeling.complexity import describe, measure_complexity, typical_size
 from maskserve.modeling.config import merge_overrides
-from maskserve.modeling.network import backbone_name, network_name
+from maskserve.modeling.network import backbone_name, build_network, network_name
 from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError
 from maskserve.training.alone import alone
@@ -154,7 +153,7 @@ def _prepare(job: Job, dataset: Dataset, progress: Progress, on_bytes: Callable[
         cfg = fit_anchors(cfg, split(dataset).records, say=progress.note)
     _check_share(cfg, job)
     seed_all_rng(seed)
-    model = build_model(_on_cpu(cfg))
+    model = build_network(_on_cpu(cfg))
     loaded = load_into(model, weights)
     complexity = measure_complexity(model, typical_size(cfg))
     progress.note(f"{arm.backbone}: {network_name(cfg)}, {describe(complexity)}")

@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from maskserve.modeling.config import load_cfg
-from maskserve.modeling.network import backbone_name, network_name, settle
+from maskserve.modeling.network import backbone_name, build_network, network_name, settle
 from maskserve.protos.errors import ConfigError
 from maskserve.training.presets import ARMS, resolve_cfg
 
@@ -178,3 +178,17 @@ def test_what_follows_is_set_and_nothing_else():
 def test_a_network_that_cannot_be_is_refused_by_the_key(backbone: str, overrides: tuple[str, ...], said: str):
     with pytest.raises(ConfigError, match=said):
         settle(resolved(backbone, *overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [128]]"), "sizes of length 3 in anchor generator, but .* is 4"),
+        (("MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p7']"), "KeyError 'p7', at `"),
+        (("MODEL.FPN.FUSE_TYPE", "max"), "AssertionError, at `assert fuse_type in "),
+        (("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "RoIAlign"), "Unknown pooler type: RoIAlign"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_told_in_the_words_of_detectron2(overrides: tuple[str, ...], said: str):
+    with pytest.raises(ConfigError, match=f"the config makes no network: .*{said}"):
+        build_network(resolved("mobilenetv2", *overrides))
