@@ -8,7 +8,8 @@ copied on its way in or out. The graph is data, read without running code of it.
 
 Its height, width and batch are free, but it is compiled for one size at a time: compiled once for all of them, int8 on
 a CPU with AMX ends the process at some sizes (OpenVINO's issue 37577), and takes longer at the others. That costs about
-a second for each size, so photos are padded to few of them (`maskserve.modeling.pixels.LONG_STRIDE`).
+a second for each size, so photos are padded to few of them (`maskserve.modeling.pixels.LONG_STRIDE`), but for networks
+with group norm.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskserve.modeling import int8_pyramid
 from maskserve.modeling.device import Precision, current, has_fast_bfloat16, pick_device
@@ -132,7 +132,7 @@ class Predictor:
             model.pixel_mean,
             model.pixel_std,
             stride=max(1, model.backbone.size_divisibility),
-            few_sizes=self.trunk.on_openvino,
+            few_sizes=self.trunk.on_openvino and not _norms_by_photo(model),
             dtype=torch.float32 if self.trunk.on_openvino else dtype,
         )
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
@@ -209,6 +209,12 @@ def _int8_trunk(path: Path | None, model: GeneralizedRCNN, cfg: CfgNode, dtype: 
     if suits and int8_pyramid.pays(model, levels.names, short_side):
         return Int8Pyramid(levels, model, dtype)
     return OpenVinoTrunk(path)
+
+
+def _norms_by_photo(model: GeneralizedRCNN) -> bool:
+    """Whether padding changes the whole map: group norm takes its mean and variance of it, too."""
+    parts = (model.backbone, model.proposal_generator)
+    return any(isinstance(module, nn.GroupNorm) for part in parts for module in part.modules())
 
 
 def _inference_cfg(cfg: CfgNode, device: str) -> CfgNode:

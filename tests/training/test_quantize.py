@@ -147,6 +147,20 @@ def test_a_light_pyramid_has_no_levels(records: list[dict[str, Any]], tmp_path: 
     assert found.size == (90, 120)
 
 
+@torch.inference_mode()
+def test_group_norm_sees_no_more_padding_than_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Or every feature differed: here of a trunk on OpenVINO that is in float32, too."""
+    monkeypatch.setattr(openvino_trunk, "has_fast_bfloat16", lambda _device: False)
+    cfg, model = network(*NETWORKS["mobilenetv2 lite, stride 16"])
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    exact = Predictor(cfg, CLASSES, weights=model.state_dict(), device="cpu")
+    trunk = write(to_openvino(exact.trunk), tmp_path)
+    ours = Predictor(cfg, CLASSES, weights=weights, precision="int8", trunk=trunk)
+    image = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
+    found, expected = (one.trunk(one.pixels([image], [(100, 140)])[0].float()) for one in (ours, exact))
+    assert all(distance < 1e-3 for distance in distances(found, expected).values())
+
+
 def int8_predictor(predictor: Predictor, trunk: Path) -> Predictor:
     weights = network("mobilenetv2", "quick")[1].state_dict()
     return Predictor(predictor.cfg, CLASSES, weights=weights, precision="int8", trunk=trunk)
