@@ -34,6 +34,7 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
       maskserve evaluate runs/mask_rcnn_mnv2_fpn --data dataset --split val --json
     """
     import json
+    import shlex
 
     wait_briefly()  # before torch is loaded
 
@@ -57,7 +58,8 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
         click.echo(json.dumps(result.to_json(), indent=1, ensure_ascii=False))
     else:
         click.echo(_table(result))
-    click.echo(f"Wrote {folder / 'evaluation.json'} and samples.png. Next: maskserve package {run}", err=as_json)
+    after = shlex.join(["maskserve", "package", str(run)])
+    click.echo(f"Wrote {folder / 'evaluation.json'} and samples.png. Next: {after}", err=as_json)
 
 
 def _table(result: Evaluation) -> str:

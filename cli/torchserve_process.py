@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -211,9 +212,9 @@ class TorchServe:
     def _check_archives(self) -> None:
         for model, archive in self.models.items():
             if not (self._model_store / archive).is_file():
+                command = shlex.join(["maskserve", "package", f"runs/{model}", "-o", str(self._model_store)])
                 raise ConfigError(
-                    f"{self._model_store / archive}: no such archive; make it with "
-                    f"`maskserve package runs/{model} -o {self._model_store}`, or `make up` makes both"
+                    f"{self._model_store / archive}: no such archive; make it with `{command}`, or `make up` makes both"
                 )
             if not zipfile.is_zipfile(self._model_store / archive):
                 raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,8 +138,7 @@ def _print(results: list[dict[str, Any]], *, as_json: bool) -> None:
     if not results:
         click.echo("Done here; the run folder is on machine 0.", err=as_json)
         return
-    more = "  (and the other)" if len(results) > 1 else ""
-    click.echo(f"Next: maskserve package {results[0]['run']}{more}", err=as_json)
+    click.echo("Next: " + shlex.join(["maskserve", "package", *(one["run"] for one in results)]), err=as_json)
 
 
 def _shown(value: float | None) -> str:

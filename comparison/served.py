@@ -8,6 +8,7 @@ keeps and AP sees the same instances.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,8 +77,9 @@ def check_server(server: Server, arms: Sequence[Arm], packages: Mapping[ArmName,
                 raise ConfigError(
                     f"what TorchServe serves as {name} is not {arm.path} (digest {served[:12]}, the run's is "
                     f"{ours[:12]}): other weights, fewer proposals, or packaged by another version of maskserve. "
-                    f"Compare the archive that TorchServe loaded, or run `maskserve package {arm.path}` and start "
-                    f"TorchServe again, or say which model it is with --model-{arm.name}"
+                    "Compare the archive that TorchServe loaded, or run "
+                    f"`maskserve package {shlex.quote(str(arm.path))}` and start TorchServe again, "
+                    f"or say which model it is with --model-{arm.name}"
                 )
 
 

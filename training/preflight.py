@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -36,7 +37,7 @@ def check_data(data: Path, data_hash: str, *, force: bool, progress: Progress) -
     listed = "\n".join(f"  {line}" for line in [*errors[:LISTED], *more])
     raise DataError(
         f"{data} has {count}, so no training starts:\n{listed}\n"
-        f"fix with `maskserve data check {data} --fix -o FOLDER` or go on with --force"
+        f"fix with `maskserve data check {shlex.quote(str(data))} --fix -o FOLDER` or go on with --force"
     )
 
 

@@ -8,6 +8,7 @@ A new training begins at the last.pth of step 0, which `maskserve.training.train
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -228,7 +229,7 @@ def _advice(job: Job, cfg: CfgNode, trainer: StepTrainer, error: DivergedError) 
     validation = _hook(trainer, Validation)
     if validation.best_step:
         lines.append(f"the best weights so far, of step {validation.best_step}, are kept: {job.run.weights}")
-    lines.append(f"if lower rates diverge too, look for wrong boxes: maskserve data check {job.data}")
+    lines.append(f"if lower rates diverge too, look for wrong boxes: maskserve data check {shlex.quote(str(job.data))}")
     return "\n".join(lines)
 
 

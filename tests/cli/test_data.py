@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,23 @@ def test_drawn_pandas_go_the_way_of_a_users_photos(tmp_path: Path) -> None:
     shown = _run("show", tmp_path / "set", "-o", tmp_path / "sheet.png", "--count", 4)
     assert shown.exit_code == 0, shown.output
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_command_that_comes_next_can_be_pasted_whatever_the_folder_is_called(folder: Path, tmp_path: Path) -> None:
+    """A shell takes blanks and brackets in a path for its own."""
+    given = folder.rename(tmp_path / "my photos (new)")
+    manifests, labels, drawn = (tmp_path / f"{given.name} {number}" for number in range(3))
+    said = [
+        _run("import", given, "-o", manifests),
+        _run("export", manifests, "-o", labels),
+        _run("make-pandas", drawn, "--train", 1, "--test", 0),
+    ]
+    pasted = [shlex.split(one.stdout[one.stdout.rindex("maskserve ") :]) for one in said]
+    assert pasted == [
+        ["maskserve", "train", "all", "--data", str(manifests)],
+        ["maskserve", "data", "import", str(labels), "-o", "dataset"],
+        ["maskserve", "data", "import", str(drawn), "-o", "dataset"],
+    ]
 
 
 def test_an_import_prints_json_for_machines(folder: Path, tmp_path: Path) -> None:

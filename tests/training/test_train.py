@@ -1,6 +1,7 @@
 """A few real steps of both arms: complete run folders, resume, Ctrl-C, divergence, the same from the same seed."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def test_one_command_trains_both_arms_into_complete_run_folders(pandas: Path, tm
     words = ["train", "all", "--data", str(pandas), "--preset", "quick", "--init", "none", "--output", str(tmp_path)]
     done = CliRunner().invoke(main, [*words, *TINY, "SOLVER.MAX_ITER", "2"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "Next: maskserve package" in done.stdout
+    arms = [str(tmp_path / name) for name in ("mask_rcnn_r50_fpn", "mask_rcnn_mnv2_fpn")]
+    assert shlex.split(done.stdout.splitlines()[-1]) == ["Next:", "maskserve", "package", *arms]
     hashes = set()
     for name, backbone in (("mask_rcnn_r50_fpn", "resnet50"), ("mask_rcnn_mnv2_fpn", "mobilenetv2")):
         run = RunFolder(tmp_path / name)

@@ -10,6 +10,7 @@ sizes (height, width), both of the photo after EXIF orientation.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def load_dataset(path: Path | str) -> Dataset:
     if "train" not in files:
         raise DataError(
             f"{path} has no train.json. If it holds labelme, VIA or COCO files, run `maskserve data import "
-            f"{path} -o dataset` and use that folder; a COCO file can also be named itself."
+            f"{shlex.quote(str(path))} -o dataset` and use that folder; a COCO file can also be named itself."
         )
     manifests = {split: load_manifest(file) for split, file in files.items()}
     train = manifests["train"]
