@@ -113,8 +113,7 @@ class Client:
         """
         request = prediction_request(image, model, version, options, request_id)
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        reply = self._attempt_twice(image, request, deadline)
-        return read_reply(reply, request_id)
+        return self._attempt_twice(image, request, request_id, deadline)
 
     def model_status(self, model: str, version: str = "") -> ModelStatus:
         """A version of the model ("" is its default version) and the workers of that. Raises ServerError."""
@@ -136,28 +135,27 @@ class Client:
         except ServerError:
             return False
 
-    def _attempt_twice(self, image: bytes, request: Any, deadline: float) -> bytes:
+    def _attempt_twice(self, image: bytes, request: Any, request_id: str, deadline: float) -> Segmentation:
         model = request.model_name
         if self._poison.is_poison(model, image):
             raise WorkerDied("this photo has stopped the model's worker twice; it is not sent again for ten minutes")
         token = self._token.metadata
         try:
-            reply = self._attempt(image, request, deadline)
+            return self._attempt(image, request, request_id, deadline)
         except ServerError as error:
             is_refused = isinstance(error, Unauthorized)
             if not (self._token.renew(token) if is_refused else self._may_retry(error, model, image, deadline)):
                 raise
-            reply = self._attempt(image, request, deadline)
-        self._poison.answered(model, image)
-        return reply
+        return self._attempt(image, request, request_id, deadline)
 
-    def _attempt(self, image: bytes, request: Any, deadline: float) -> bytes:
+    def _attempt(self, image: bytes, request: Any, request_id: str, deadline: float) -> Segmentation:
         try:
-            prediction: bytes = _call(self._inference.Predictions, request, self._token, deadline).prediction
+            reply: bytes = _call(self._inference.Predictions, request, self._token, deadline).prediction
         except WorkerDied:
             self._poison.died(request.model_name, image)
             raise
-        return prediction
+        self._poison.answered(request.model_name, image)
+        return read_reply(reply, request_id)
 
     def _may_retry(self, error: ServerError, model: str, image: bytes, deadline: float) -> bool:
         """Whether a second attempt makes sense, once it does."""

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from maskserve.client.errors import ContractDrifted, RequestTooLarge
+from maskserve.client.errors import ContractDrifted, OutOfMemory, RequestTooLarge
 from maskserve.protos import codec, inference_pb2, wire
 from maskserve.protos.errors import RequestError
 from maskserve.protos.types import ErrorCode, Segmentation, SegmentOptions
@@ -41,7 +41,7 @@ def prediction_request(image: bytes, model: str, version: str, options: SegmentO
 
 
 def read_reply(reply: bytes, request_id: str) -> Segmentation:
-    """The answer in a PredictionResponse. Raises RequestError as the worker did, or ContractDrifted."""
+    """The answer in a PredictionResponse. Raises RequestError as the worker did, OutOfMemory or ContractDrifted."""
     try:
         outcome, answered_id = codec.decode_reply(reply)
     except ValueError as error:
@@ -49,6 +49,8 @@ def read_reply(reply: bytes, request_id: str) -> Segmentation:
     if answered_id != request_id[: wire.MAX_REQUEST_ID_CHARS]:
         raise ContractDrifted(f"the answer is for request {answered_id!r}, not for {request_id!r}")
     if isinstance(outcome, RequestError):
+        if outcome.code is ErrorCode.OUT_OF_MEMORY:  # the worker's lack, not the photo's fault
+            raise OutOfMemory(outcome.message)
         raise outcome
     return outcome
 

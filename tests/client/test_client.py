@@ -85,7 +85,9 @@ def test_options_out_of_range_are_not_sent(client: Client, fake_torchserve: Fake
     assert not fake_torchserve.attempts
 
 
-@pytest.mark.parametrize("fault", ["worker_died", "worker_killed", "out_of_memory", "unavailable", "frontend_failed"])
+@pytest.mark.parametrize(
+    "fault", ["worker_died", "worker_killed", "out_of_memory", "no_memory", "unavailable", "frontend_failed"]
+)
 def test_infrastructure_faults_are_tried_once_more(client: Client, fake_torchserve: FakeTorchServe, fault: str) -> None:
     """One such fault is not seen by the caller; two in a row are."""
     fake_torchserve.play(R50, fault)

@@ -198,6 +198,7 @@ FAULT_STATUS = {
     "worker_killed": (503, "worker_died"),
     "handler_failed": (502, "handler_failed"),
     "out_of_memory": (503, "out_of_memory"),
+    "no_memory": (503, "out_of_memory"),
     "batch_mismatch": (502, "contract_drifted"),
     "invalid_output": (502, "contract_drifted"),
     "overloaded": (503, "overloaded"),
@@ -251,7 +252,7 @@ def test_a_request_without_time_left_is_504_and_says_nothing_about_the_arm(make_
     assert "maskserve_failures_total{" not in app.get("/metrics").text
 
 
-@pytest.mark.parametrize("fault", ["overloaded", "unavailable", "out_of_memory"])
+@pytest.mark.parametrize("fault", ["overloaded", "unavailable", "out_of_memory", "no_memory"])
 def test_another_arm_answers_when_the_chosen_one_is_down_and_says_so(http, photo, fake_torchserve, fault):
     user = {"X-User-Id": "someone"}
     own = http.post(PREDICT, data=photo, headers=user).json
