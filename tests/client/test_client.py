@@ -201,7 +201,7 @@ def test_a_server_that_comes_back_is_found_again() -> None:
             assert client.predict(photo(), model=R50).instances
         later = FakeTorchServe.__new__(FakeTorchServe)
         timer = threading.Timer(
-            0.7, lambda: later.__init__(port=port, management_port=management_port) or later.__enter__()
+            0.3, lambda: later.__init__(port=port, management_port=management_port) or later.__enter__()
         )  # type: ignore[misc,func-returns-value]
         timer.start()
         try:
