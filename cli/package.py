@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ _AT_LEAST_1 = click.IntRange(min=1)
     "-o",
     "--out",
     default="model_store",
+    show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the archives.",
 )
@@ -157,7 +159,8 @@ def package(
     if as_json:
         click.echo(json.dumps(made, indent=2))
     else:
-        click.echo(f"Packaged {len(made)}. Next: `make up` serves the archives of {out}/ that config.properties names.")
+        command = shlex.join(["maskserve", "up", "--model-store", str(out)])
+        click.echo(f"Packaged {len(made)}. Next: `{command}` serves the archives there that config.properties names.")
 
 
 def _refuse_beside_tune(context: click.Context) -> None:

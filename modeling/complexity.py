@@ -118,7 +118,7 @@ def typical_size(cfg: Any) -> tuple[int, int]:
 
 
 def describe(complexity: Complexity) -> str:
-    """In one line: "44.4 M parameters (44.2 M trained), 134 GFLOPs at 608 × 810"."""
+    """In one line: "44.4 M parameters (44.2 M trained), 134 GFLOPs at 608 × 811"."""
     height, width = complexity.input_size
     return (
         f"{_millions(complexity.parameters)} parameters ({_millions(complexity.trainable_parameters)} trained), "

@@ -195,6 +195,14 @@ def test_what_cannot_be_packaged_is_refused_before_anything_is_measured(
     assert says in done.stderr
 
 
+def test_what_is_said_to_serve_an_archive_looks_where_it_lies(run: Path, tmp_path: Path) -> None:
+    """`maskserve up` by itself serves those in model_store."""
+    out = tmp_path / "my store"
+    done = CliRunner().invoke(main, ["package", str(run), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert f"Next: `maskserve up --model-store '{out}'` serves" in done.stdout
+
+
 def test_an_archive_that_was_there_survives_a_failure(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
