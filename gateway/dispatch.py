@@ -104,7 +104,7 @@ class Dispatcher:
         return self._arms[name].admission.expected_s(self._workers(name))
 
     def predict(self, job: Job, route: Route) -> Answer:
-        """The answer of the route's first arm that has one. Raises Problem, RequestError."""
+        """The answer of the route's first arm that has one. Raises Problem."""
         first = route.arms[0]
         try:
             return replace(self._ask(job, first), reason=route.reason)
@@ -120,7 +120,7 @@ class Dispatcher:
         raise failure
 
     def compare(self, job: Job, left: str, right: str) -> tuple[Answer, Answer]:
-        """Both arms' answers, asked at the same time, or neither is asked. Raises Problem, RequestError."""
+        """Both arms' answers, asked at the same time, or neither is asked. Raises Problem."""
         try:
             self._enter(job, left)
             try:
@@ -185,9 +185,12 @@ class Dispatcher:
             (state.breaker.failed if error.code in OPENS_BREAKER else state.breaker.abandoned)()
             problem = problems.from_server_error(error, name)
             raise (_ArmIsDown(problem) if error.code in OTHER_ARM_MAY_HELP else problem) from error
-        except RequestError:
+        except RequestError as error:
             state.breaker.succeeded()
-            raise
+            problem = problems.from_request_error(error, name)
+            if problem.more:  # the arm's failure
+                self._metrics.failures.labels(name, problem.code).inc()
+            raise problem from error
         except BaseException:
             state.breaker.abandoned()
             raise

@@ -100,7 +100,8 @@ def form_unreadable(error: ValueError, boundary: str) -> Problem:
     return Problem(400, "bad_request", text)
 
 
-def from_request_error(error: RequestError) -> Problem:
+def from_request_error(error: RequestError, arm: str = "") -> Problem:
+    """`arm` is named where it failed; "" when none was asked."""
     status = HTTP_STATUS[error.code]
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:  # the worker's own failure, seen from a gateway
         status = HTTPStatus.BAD_GATEWAY
@@ -108,7 +109,8 @@ def from_request_error(error: RequestError) -> Problem:
     # the worker's name of the parameter, and its sentence, in the REST API's form
     detail = error.message.replace("class_names", "`class`") if error.field == "class_names" else error.message
     field_name = "class" if error.field == "class_names" else error.field
-    return Problem(status, str(error.code), _sentence(detail), field_name, headers)
+    more = {"arm": arm} if arm and status >= HTTPStatus.INTERNAL_SERVER_ERROR else {}
+    return Problem(status, str(error.code), _sentence(detail), field_name, headers, more)
 
 
 def _sentence(text: str) -> str:

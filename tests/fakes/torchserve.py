@@ -64,8 +64,9 @@ FAULTS: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "drifted": (grpc.StatusCode.DATA_LOSS, "something that TorchServe 0.12 never says"),
 }
 """Faults that end a call with a status. `play` also knows "hang", "slow", "reply_too_large", "garbage",
-"empty_reply" and "wrong_id", which answer late or wrongly, and "no_memory", the handler's own word for that."""
-_ODD_ANSWERS = frozenset({"hang", "slow", "reply_too_large", "garbage", "empty_reply", "wrong_id", "no_memory"})
+"empty_reply" and "wrong_id", which answer late or wrongly, and those that the handler itself replies."""
+_HANDLERS_OWN = {"no_memory": ErrorCode.OUT_OF_MEMORY, "inference_failed": ErrorCode.INFERENCE_FAILED}
+_ODD_ANSWERS = {"hang", "slow", "reply_too_large", "garbage", "empty_reply", "wrong_id", *_HANDLERS_OWN}
 _TOKEN_REFUSED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 
 
@@ -272,8 +273,8 @@ def _reply(call: Call, model: _Model, fault: str, says_total_ms: float | None) -
         return bytes(wire.MAX_MESSAGE_BYTES + 256 * 1024)
     request_id = "someone else's" if fault == "wrong_id" else call.request_id
     try:
-        if fault == "no_memory":
-            raise RequestError(ErrorCode.OUT_OF_MEMORY, "Too little memory.")
+        if fault in _HANDLERS_OWN:
+            raise RequestError(_HANDLERS_OWN[fault], "It did not work.")
         answer = segment(call, model.class_names)
         if says_total_ms is not None:
             answer = replace(answer, timings=replace(answer.timings, total_ms=says_total_ms))

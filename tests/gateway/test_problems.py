@@ -199,6 +199,7 @@ FAULT_STATUS = {
     "handler_failed": (502, "handler_failed"),
     "out_of_memory": (503, "out_of_memory"),
     "no_memory": (503, "out_of_memory"),
+    "inference_failed": (502, "inference_failed"),
     "batch_mismatch": (502, "contract_drifted"),
     "invalid_output": (502, "contract_drifted"),
     "overloaded": (503, "overloaded"),
@@ -223,6 +224,7 @@ def test_a_fault_of_torchserve_gets_its_status_and_none_of_its_words(http, photo
     answer = http.post(ON_A, data=photo)
     body = check(answer, *FAULT_STATUS[fault])
     assert body["arm"] == "a"
+    assert f'maskserve_failures_total{{arm="a",code="{body["code"]}"}} 1.0' in http.get("/metrics").text
     text = answer.text.lower()
     assert not [
         word for word in ("org.pytorch", "exception", "rst_stream", "has no worker", "traceback") if word in text
