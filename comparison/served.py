@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from maskserve.client import Client, RequestError
+from maskserve.client.errors import OutOfMemory
 from maskserve.comparison.arms import Arm
 from maskserve.comparison.results import Ap, ArmName, Kind, Served, ServedArm, Statistics
 from maskserve.comparison.statistics import compute_statistics
@@ -177,7 +178,7 @@ def _ask(client: Client, server: Server, arm: Arm, record: Record) -> tuple[Segm
     start = time.perf_counter()
     try:
         answer = client.predict(image, model=name, version=version, options=ALL)
-    except RequestError as error:
+    except (RequestError, OutOfMemory) as error:
         raise DataError(f"{photo}: TorchServe cannot answer it: {error}") from error
     return answer, (time.perf_counter() - start) * 1000
 
