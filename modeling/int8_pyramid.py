@@ -53,6 +53,7 @@ class Int8Pyramid:
         self._strides = [self._fpn._out_feature_strides[name] for name in outputs]
         _round_last(model, [graph.scales[level] for level in self._levels])
         self._rpn.rpn_head.to(dtype)
+        self._fpn.bottom_up = None  # or its weights would be prepared, and stay in memory
         self._fpn.to(dtype)
 
     def __call__(self, pixels: Tensor, filled: tuple[int, int] | None = None) -> TrunkOutput:

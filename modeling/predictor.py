@@ -123,6 +123,7 @@ class Predictor:
         model = load_network(self.cfg, weights)
         prepare(model)
         dtype = _dtype(precision)
+        stride, norms_by_photo = max(1, model.backbone.size_divisibility), _norms_by_photo(model)
         self._device: torch.device = model.device
         self.trunk: Trunk = (
             _int8_trunk(trunk, model, self.cfg, dtype) if precision == "int8" else TorchTrunk(model).to(dtype)
@@ -131,8 +132,8 @@ class Predictor:
             self.cfg,
             model.pixel_mean,
             model.pixel_std,
-            stride=max(1, model.backbone.size_divisibility),
-            few_sizes=self.trunk.on_openvino and not _norms_by_photo(model),
+            stride=stride,
+            few_sizes=self.trunk.on_openvino and not norms_by_photo,
             dtype=torch.float32 if self.trunk.on_openvino else dtype,
         )
         self._rpn, self._heads = model.proposal_generator, model.roi_heads
@@ -208,6 +209,7 @@ def _int8_trunk(path: Path | None, model: GeneralizedRCNN, cfg: CfgNode, dtype: 
     levels = OpenVinoGraph(path, (LEVEL,))
     if suits and int8_pyramid.pays(model, levels.names, short_side):
         return Int8Pyramid(levels, model, dtype)
+    model.backbone = None  # or its weights would be prepared, and stay in memory
     return OpenVinoTrunk(path)
 
 

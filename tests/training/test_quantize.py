@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from maskserve.modeling.device import multiplies_int8
 from maskserve.modeling.fold import prepare
 from maskserve.modeling.int8_linear import Int8Linear
 from maskserve.modeling.int8_pyramid import Int8Pyramid
+from maskserve.modeling.loading import load_network
 from maskserve.modeling.openvino_trunk import LEVEL, OpenVinoGraph, OpenVinoTrunk
 from maskserve.modeling.predictor import Predictor
 from maskserve.modeling.trunk import Affine, TorchTrunk, TrunkOutput
@@ -237,6 +240,25 @@ def test_openvino_stays_where_blocks_do_not_run_row_by_row(options: tuple[str, .
     prepare(model)
     assert int8_pyramid.suits(model)
     assert int8_pyramid.goes_without_openvino(model, side) == goes
+
+
+@pytest.mark.parametrize("kind", [OpenVinoTrunk, pytest.param(Int8Pyramid, marks=needs_int8_convs)])
+def test_no_weights_stay_in_memory_that_openvino_calculates_with(
+    predictor: Predictor, int8: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+):
+    networks = []
+
+    def load(*args: Any) -> Any:
+        model = load_network(*args)
+        networks.append(weakref.ref(model.backbone.bottom_up))
+        return model
+
+    monkeypatch.setattr("maskserve.modeling.predictor.load_network", load)
+    monkeypatch.setattr(int8_pyramid, "LEAST", 0 if kind is Int8Pyramid else float("inf"))
+    ours = int8_predictor(predictor, int8)
+    gc.collect()
+    assert isinstance(ours.trunk, kind)
+    assert [network() for network in networks] == [None]
 
 
 @torch.inference_mode()
