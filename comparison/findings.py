@@ -112,11 +112,10 @@ def all_classes(statistics: Statistics, metric: str) -> Row:
 
 
 def class_gaps(statistics: Statistics) -> dict[str, Gap]:
-    """Mask AP by class, where there is one; nothing for a single class, as it would repeat the whole."""
+    """Mask AP by class, where there is an interval; nothing for a single class, as it would repeat the whole."""
     rows = [r for r in statistics.mask.rows if r.metric == "AP" and r.class_name != ALL_CLASSES and r.area == "all"]
-    found = {row.class_name: gap(row) for row in rows}
-    known = {name: value for name, value in found.items() if value is not None}
-    return known if len(known) > 1 else {}
+    found = {row.class_name: gap(row) for row in rows if row.difference is not None}
+    return {name: value for name, value in found.items() if value is not None} if len(found) > 1 else {}
 
 
 def lighter(cost: Cost, arm: ArmName) -> list[str]:

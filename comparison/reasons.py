@@ -141,8 +141,8 @@ def _classes(statistics: Statistics, labels: Labels) -> Iterator[str]:
     if said:
         more = f"; {len(order) - SHOWN_CLASSES} more classes are in the table" if len(order) > SHOWN_CLASSES else ""
         yield (
-            f"By class, exploratory (of {len(gaps)} intervals at 95 %, each leaves zero out once in 20 times by chance "
-            f"alone): {'; '.join(said)}{more}."
+            f"By class, exploratory (of {len(gaps)} interval{'' if len(gaps) == 1 else 's'} at 95 %, each leaves zero "
+            f"out once in 20 times by chance alone): {'; '.join(said)}{more}."
         )
 
 
