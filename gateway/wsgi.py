@@ -58,6 +58,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             taken = int(super().received(data))
         except ValueError as error:  # a length of thousands of digits, an address that is no URL: waitress lets it out
             self.error, self.completed, taken = BadRequest(str(error)), True, len(data)
+        if self.chunked and len(self.body_rcv.control_line + self.body_rcv.trailer) > self.adj.max_request_header_size:
+            # of a line without an end waitress reads all again with each piece that comes
+            self.body_rcv.error = BadRequest("too long a line between chunks")
+            self.error, self.completed = self.error or self.body_rcv.error, True
         if isinstance(self.error, RequestEntityTooLarge):
             limit = self.adj.max_request_body_size * _DRAINED_AT_MOST
             if self.chunked:

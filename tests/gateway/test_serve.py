@@ -82,6 +82,13 @@ def test_a_chunked_body_without_an_end_is_refused_when_enough_of_it_is_read(live
     assert talk(live, head.encode(), bytes(4 * MAX_BODY_BYTES)).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize("begin", [b"", b"0\r\n"], ids=["size", "trailer"])
+def test_a_line_between_chunks_without_an_end_is_refused_at_once(live, begin):
+    """Waitress would read all of it again with each piece, in the thread that serves everybody."""
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    assert talk(live, head + begin, b"1" * 20_000).startswith(b"HTTP/1.1 400")
+
+
 def test_a_gigantic_body_is_refused_without_reading_it(live):
     head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n\r\n"
     assert talk(live, head.encode(), b"x" * 1000).startswith(b"HTTP/1.1 413")
