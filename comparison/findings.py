@@ -87,7 +87,7 @@ def accuracy(statistics: Statistics) -> Accuracy:
         return Accuracy("unlabelled", None, None)
     if all((ap50 or 0) < USELESS_AP50 for ap50 in _ap50(statistics)):
         return Accuracy("useless", found, None)
-    if statistics.image_count < LEAST_PHOTOS:
+    if labelled_photos(statistics) < LEAST_PHOTOS:
         return Accuracy("open", found, FEW_PHOTOS)
     if max(-found.low, found.high) <= SAME_AP:
         return Accuracy("same", found, None)
@@ -104,6 +104,11 @@ def speed(cost: Cost) -> Speed:
         ahead, ratio, low, high = "a", 1 / ratio, 1 / high, 1 / low
     matters = low > 1 and high > SAME_SPEED
     return Speed(ahead if matters else None, ratio, low, high)
+
+
+def labelled_photos(statistics: Statistics) -> int:
+    """What an interval of AP rests on, however many photos without a label there are beside them."""
+    return sum(photo.instance_count > 0 for photo in statistics.photos)
 
 
 def all_classes(statistics: Statistics, metric: str) -> Row:

@@ -14,6 +14,7 @@ from maskserve.comparison.findings import (
     arm_cost,
     class_gaps,
     gap,
+    labelled_photos,
 )
 from maskserve.comparison.results import ARM_NAMES, ArmName, Cost, Row, Served, Statistics
 from maskserve.comparison.sample_size import beyond, detectable
@@ -52,13 +53,13 @@ def reasons(
     yield _size(cost, labels)
     if accurate.gap is not None:
         yield _finds(statistics, labels)
-        if statistics.image_count >= LEAST_PHOTOS:
+        if labelled_photos(statistics) >= LEAST_PHOTOS:
             yield _power(statistics, accurate, accurate.gap)
         yield from _classes(statistics, labels)
-        if statistics.image_count < FEW_PHOTOS:
+        if (count := labelled_photos(statistics)) < FEW_PHOTOS:
             yield (
-                f"Intervals from fewer than {FEW_PHOTOS} photos ({statistics.image_count:,} here) are known to be too "
-                "narrow: take every interval on this page for a rough guess."
+                f"Intervals from fewer than {FEW_PHOTOS} labelled photos ({count:,} here) are known to be too narrow: "
+                "take every interval on this page for a rough guess."
             )
         yield (
             "The intervals tell how much the choice of test photos matters, not the luck of training: each arm was "

@@ -19,6 +19,7 @@ from maskserve.comparison.findings import (
     accuracy,
     all_classes,
     class_gaps,
+    labelled_photos,
     lighter,
     speed,
 )
@@ -71,7 +72,7 @@ def _pace(labels: Labels, fast: Speed) -> str:
 
 def _open(statistics: Statistics, labels: Labels, accurate: Accuracy, gap: Gap) -> str:
     start = f"too few images to tell which is more accurate: {lead(gap, labels)} mask AP points"
-    if statistics.image_count < LEAST_PHOTOS:
+    if labelled_photos(statistics) < LEAST_PHOTOS:
         return f"{start} on {_photos(statistics)}, which says nothing about others; label at least {FEW_PHOTOS}"
     if accurate.photos_needed:
         return f"{start}, and about {accurate.photos_needed:,} photos would settle a difference of that size"
@@ -116,13 +117,14 @@ def _names(names: list[str], total: int) -> str:
 
 
 def _few(statistics: Statistics) -> str:
-    if statistics.image_count >= FEW_PHOTOS:
+    if labelled_photos(statistics) >= FEW_PHOTOS:
         return ""
     return f"; with only {_photos(statistics)} the interval is too narrow, so label at least {FEW_PHOTOS}"
 
 
 def _photos(statistics: Statistics) -> str:
-    return f"{statistics.image_count:,} photo{'' if statistics.image_count == 1 else 's'}"
+    count = labelled_photos(statistics)
+    return f"{count:,} labelled photo{'' if count == 1 else 's'}"
 
 
 def _start(text: str) -> str:

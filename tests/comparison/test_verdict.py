@@ -15,6 +15,7 @@ from maskserve.comparison.results import (
     Confusion,
     Cost,
     Kind,
+    Photo,
     Row,
     Served,
     ServedArm,
@@ -42,10 +43,11 @@ def statistics(
     numbers: Numbers | None,
     *,
     photos: int = 120,
+    empty: int = 0,
     classes: dict[str, Numbers | None] | None = None,
     ap50: float = 70.0,
 ) -> Statistics:
-    """With these differences in mask AP, over all classes and by class."""
+    """With these differences in mask AP, over all classes and by class; `empty` photos have no label."""
     by_class = [row("AP", name, of_class) for name, of_class in (classes or {}).items()]
     all_rows = [row("AP", ALL_CLASSES, numbers), row("AP50", ALL_CLASSES, numbers, ap50)]
     kind = Kind((*all_rows, *by_class), ())
@@ -53,7 +55,7 @@ def statistics(
         split="test",
         data="test.json",
         data_hash="0",
-        image_count=photos,
+        image_count=photos + empty,
         instances={},
         score_threshold=0.5,
         resamples=2000,
@@ -62,7 +64,7 @@ def statistics(
         mask=kind,
         confusion=tuple(Confusion(arm, "panda", 70, 80, 60, 4, 6, 5, 8, 7) for arm in ARM_NAMES),
         calibration=(),
-        photos=(),
+        photos=tuple(Photo(n, f"{n}.jpg", int(n < photos), 1.0, 1.0) for n in range(photos + empty)),
     )
 
 
@@ -217,15 +219,16 @@ def test_a_long_list_of_classes_is_cut_with_the_clear_ones_first():
 @pytest.mark.parametrize(("photos", "warned"), [(12, True), (19, True), (20, False)])
 def test_intervals_of_few_photos_come_with_a_warning(photos: int, warned: bool):
     verdict = decide(statistics(CLEAR, photos=photos), cost(), LABELS)
-    assert (f"; with only {photos} photos the interval is too narrow" in verdict.sentence) is warned
-    assert any("fewer than 20 photos" in reason for reason in verdict.reasons) is warned
+    assert (f"; with only {photos} labelled photos the interval is too narrow" in verdict.sentence) is warned
+    assert any("fewer than 20 labelled photos" in reason for reason in verdict.reasons) is warned
 
 
-def test_a_handful_of_photos_decides_nothing_however_narrow_the_interval():
-    verdict = decide(statistics((9.0, 9.0, 9.0), photos=1), cost(), LABELS)
+@pytest.mark.parametrize("empty", [0, 40])
+def test_a_handful_of_labelled_photos_decides_nothing_however_narrow_the_interval(empty: int):
+    verdict = decide(statistics((9.0, 9.0, 9.0), photos=1, empty=empty), cost(), LABELS)
     assert not verdict.decided
     assert verdict.sentence.endswith(
-        "ResNet-50 is ahead by 9.0 [9.0, 9.0] mask AP points on 1 photo, which says nothing about others; "
+        "ResNet-50 is ahead by 9.0 [9.0, 9.0] mask AP points on 1 labelled photo, which says nothing about others; "
         "label at least 20."
     )
     assert verdict.photos_needed == 20
