@@ -73,7 +73,7 @@ def build_trainer(
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+            Schedule(optimizer, build_lr_scheduler(cfg, optimizer)),
             *([average] if average else []),
             validation,
             *(_records_of(cfg, run, progress) if comm.is_main_process() else []),
@@ -81,6 +81,18 @@ def build_trainer(
         ]
     )
     return trainer
+
+
+class Schedule(hooks.LRScheduler):
+    """Detectron2's, but `lr` in the log is that of `BASE_LR`: the heads', not of the group with the most tensors.
+
+    That is the bottom-up network's as a rule, and `BACKBONE_LR_FACTOR` of it.
+    """
+
+    def before_train(self) -> None:
+        super().before_train()
+        groups = self._optimizer.param_groups
+        self._best_param_group_id = max(range(len(groups)), key=lambda index: groups[index]["initial_lr"])
 
 
 def pad_to_few_sizes(model: nn.Module) -> None:
