@@ -79,7 +79,7 @@ def _draw_ap(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xlabel="step", ylabel="validation AP, %", ylim=(0, 100))
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="best")  # where no point is: those of an AP near 0 lie at the bottom
 
 
 def _series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
