@@ -26,6 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
+from maskserve import handlers
 from maskserve.cli.java import java_home
 from maskserve.cli.torchserve_archive import worker_starts_s
 from maskserve.cli.torchserve_child import PID_FILE, STOP_S
@@ -48,7 +49,7 @@ class TorchServe:
     """TorchServe under our control; a context manager.
 
     Args:
-        config: the project's config.properties; metrics and log configuration are found beside it, in handlers/.
+        config: config.properties; metrics and log configuration are those beside it, in handlers/, else maskserve's.
         model_store: folder of the archives.
         ports: other ports than the file's.
         changes: other settings than the file's, for this run.
@@ -73,13 +74,13 @@ class TorchServe:
             config.read_text(encoding=ENCODING),
             {
                 "model_store": str(model_store.resolve()),
-                "metrics_config": str(config.resolve().parent / "handlers" / "metrics.yaml"),
+                "metrics_config": str(_settings_file(config, "metrics.yaml")),
                 **(ports.as_properties() if ports else {}),
                 **(changes or {}),
             },
         )
         properties = read_properties(self._text)
-        self._log_config = config.resolve().parent / "handlers" / "log4j2.xml"
+        self._log_config = _settings_file(config, "log4j2.xml")
         self._model_store = model_store.resolve()
         self._log_folder = log_folder.resolve() if log_folder else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -271,6 +272,11 @@ class TorchServe:
             raise ConfigError(
                 f"TorchServe's {' and '.join(waiting)} did not become ready in time:\n{server_lines(self.log_folder)}"
             )
+
+
+def _settings_file(config: Path, name: str) -> Path:
+    own = config.resolve().parent / "handlers" / name
+    return own if own.is_file() else Path(handlers.__file__).parent / name
 
 
 def _all_ready(client: Client, model: str) -> bool:

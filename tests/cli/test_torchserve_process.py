@@ -39,10 +39,10 @@ def store(tmp_path: Path) -> Path:
     return folder
 
 
-def server(store: Path, log_folder: Path | None = None, **changes: str) -> TorchServe:
+def server(store: Path, log_folder: Path | None = None, config: Path = CONFIG, **changes: str) -> TorchServe:
     """TorchServe with the fault archive on free ports."""
     changes = {"load_models": f"{FAULTS}={FAULTS}.mar", **changes}
-    return TorchServe(CONFIG, store, ports=Ports.free(), changes=changes, log_folder=log_folder)
+    return TorchServe(config, store, ports=Ports.free(), changes=changes, log_folder=log_folder)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -194,7 +194,7 @@ def test_a_start_may_take_as_long_as_the_slowest_archive_says(store: Path) -> No
 
 
 @pytest.mark.torchserve
-def test_with_tokens_on_and_the_wheels_java_it_serves_and_leaves_nothing(
+def test_with_settings_from_elsewhere_tokens_on_and_the_wheels_java_it_serves_and_leaves_nothing(
     store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Only a caller with the key file is served; after the stop no process, socket, folder or key file is left.
@@ -203,7 +203,9 @@ def test_with_tokens_on_and_the_wheels_java_it_serves_and_leaves_nothing(
     """
     monkeypatch.setenv("PATH", str(tmp_path))  # no java there
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    with server(store, disable_token_authorization="false") as running:
+    mine = tmp_path / "mine.properties"  # no handlers/ beside it
+    mine.write_bytes(CONFIG.read_bytes())
+    with server(store, config=mine, disable_token_authorization="false") as running:
         reported: list[str] = []
         running.wait_ready(report=reported.append)
         assert reported == [FAULTS]
