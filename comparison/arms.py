@@ -109,6 +109,7 @@ def _facts(name: ArmName, label: str, run: Path, facts: Mapping[str, Any], cfg: 
         backbone=f"{network(cfg)}, FPN of {cfg.MODEL.FPN.OUT_CHANNELS} channels, {_input_size(cfg)}, "
         f"{variant.precision}, {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals",
         init=started_from(facts.get("init") or {}, cfg),
+        precision=variant.precision,
         preset=str(facts.get("preset", _UNKNOWN)),
         steps=int(facts.get("steps", 0)),
         train_s=float(facts.get("train_s", 0.0)),

@@ -1,4 +1,4 @@
-"""What a reader must know before believing the difference: unequal starts, schedules or data, photos seen before."""
+"""What a reader must know before believing the difference: unequal precision, starts, schedules, data; photos seen."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def cautions(comparison: Comparison) -> list[str]:
     """One sentence each; none when the arms differ in nothing but the network and the photos are new to both."""
     a, b, statistics = comparison.a, comparison.b, comparison.statistics
     found = []
+    if a.precision != b.precision:
+        found.append(
+            f"The arms ran in different precisions, {a.label} in {a.precision} and {b.label} in {b.precision}: the "
+            "differences in time and AP are those of the models and their precisions together."
+        )
     if a.init != b.init:
         found.append(
             f"The arms started from different weights: {a.label} from {a.init}; {b.label} from {b.init}. The "

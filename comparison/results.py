@@ -230,6 +230,8 @@ class ArmFacts:
     """The network in words: depth, width, FPN, input size."""
     init: str
     """What it started from, in words; of a half-width or other unusual network, that too."""
+    precision: str
+    """What it answers in: "fp32", "bf16" or "int8"; a run folder always in fp32."""
     preset: str
     steps: int
     train_s: float

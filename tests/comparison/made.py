@@ -80,6 +80,7 @@ def _facts(name, label, source, steps):
         model=f"model_{name}",
         backbone=f"{label}, FPN of 128 channels, photos at 480 px (short side)",
         init=f"ImageNet-trained {label}: {source}",
+        precision="fp32",
         preset="standard",
         steps=steps,
         train_s=1234.0,

@@ -219,14 +219,16 @@ def test_the_command_makes_the_page_again():
 
 
 def test_unequal_conditions_are_named():
-    """Starts, schedules, data, rare classes; nothing where there is nothing to say."""
+    """Precisions, starts, schedules, data, rare classes; nothing where there is nothing to say."""
     made = make_comparison()
     same = replace(made.a, name="b", label="other")
     fair = replace(made, b=same, statistics=replace(made.statistics, instances={"giant panda": 61}))
     assert cautions(fair) == []
     other = replace(same, facts={**same.facts, "steps": 10, "data_hash": "f" * 64})
-    unfair = " ".join(cautions(replace(made, b=replace(other, init="random weights: trained from scratch"))))
+    other = replace(other, init="random weights: trained from scratch", precision="bf16")
+    unfair = " ".join(cautions(replace(made, b=other)))
     for words in (
+        "half-width ResNet-50 in fp32 and other in bf16",
         "started from different weights",
         "differ in steps",
         "different data",
