@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -216,11 +216,13 @@ def _is_of(facts: Path, data_hash: str, preset: str) -> bool:
     return (said.get("data_hash"), said.get("preset")) == (data_hash, preset)
 
 
-def sample_photo(data: Path | None) -> Path:
-    """A photo to try the server with: a held-out one where there is one, else a newly drawn panda; where none can be
-    drawn, a name for one.
+def sample_photo(data: Path | None, archives: Iterable[Path] = ()) -> Path:
+    """A photo to try the server with: a held-out one of `data`, else of what an archive was trained on, else a newly
+    drawn panda; where none can be drawn, a name for one.
     """
-    dataset = Source.of(data).dataset
+    trained_on = (archive_card(archive).get("training", {}).get("data") for archive in archives)
+    known = (Path(folder) for folder in trained_on if folder)
+    dataset = Source.of(data or next(filter(Path.is_dir, known), None)).dataset
     for split in ("test", "train"):
         file = dataset / f"{split}.json"
         if images := json.loads(file.read_bytes())["images"] if file.is_file() else []:

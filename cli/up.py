@@ -130,9 +130,8 @@ def _say(address: str, settings: Settings, archives: dict[str, Path], data: Path
         classes = ", ".join(card.get("class_names", [])) or "unknown classes"
         click.echo(f"  arm {name}  {arm.model}  ({classes}; {_ap_text(card)})")
     click.echo(f"\n  open   {address}/")
-    click.echo(
-        f"  try    curl -F image=@{shlex.quote(str(sample_photo(data)))} '{address}/v1/compare?format=png' -o both.png"
-    )
+    photo = shlex.quote(str(sample_photo(data, archives.values())))
+    click.echo(f"  try    curl -F image=@{photo} '{address}/v1/compare?format=png' -o both.png")
     click.echo(f"  API    {address}/openapi.json     ready?  {address}/readyz     logs/ has TorchServe's log")
     click.echo("  stop   Ctrl-C\n")
     sys.stdout.flush()

@@ -53,10 +53,10 @@ def write_manifest(folder: Path, data_hash: str) -> None:
     (folder / "train.json").write_text(json.dumps(coco))
 
 
-def write_archive(store: Path, model: str, data_hash: str) -> None:
+def write_archive(store: Path, model: str, data_hash: str, **facts: str) -> None:
     store.mkdir(exist_ok=True)
     with zipfile.ZipFile(store / f"{model}.mar", "w") as archive:
-        archive.writestr("model_card.json", json.dumps({"training": {"data_hash": data_hash}}))
+        archive.writestr("model_card.json", json.dumps({"training": {"data_hash": data_hash, **facts}}))
 
 
 def ensure(here: Path, data: Path | None = None, retrain: bool = False) -> None:
@@ -245,6 +245,15 @@ def test_the_sample_photo_is_one_of_the_users(here: Path) -> None:
     """The printed curl line works when pasted."""
     write_manifest(here / "mine", "hash")
     assert first_run.sample_photo(here / "mine") == Path("mine/photos/1.jpg")
+
+
+def test_without_data_the_sample_is_of_what_an_archive_was_trained_on(here: Path) -> None:
+    """`maskserve train` and `package` before a plain `up`; a machine may lack the photos of some archives."""
+    write_manifest(here / "mine", "hash")
+    write_archive(here / "store", MODEL_R50, "hash", data=str(here / "moved"))
+    write_archive(here / "store", MODEL_MNV2, "hash", data=str(here / "mine"))
+    archives = [here / "store" / "none.mar", *(here / "store" / name for name in ARCHIVES.values())]
+    assert first_run.sample_photo(None, archives) == Path("mine/photos/1.jpg")
 
 
 def test_without_photos_a_sample_is_drawn(here: Path) -> None:
