@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,6 @@ class Job:
         """Raises ConfigError for what cannot be done as asked, whatever the data."""
         if self.backbone not in ARMS:
             raise ConfigError(f"unknown backbone {self.backbone!r}; choose {' or '.join(ARMS)}")
-        if self.resume and set(self.overrides[::2]) - {BASE_LR}:
-            raise ConfigError(
-                f"a resumed training keeps its config, only {BASE_LR} may change; leave the other KEY VALUE pairs "
-                "away, or start anew without --resume"
-            )
         self.machines.check()
 
     def difference(self, facts: Mapping[str, Any]) -> str | None:
@@ -101,7 +96,15 @@ class Job:
         init = facts.get("init", {}).get("asked")
         was = {"--preset": facts.get("preset"), "--seed": facts.get("seed"), "--init": init}
         known = (flag for flag in asked if None not in (asked[flag], was[flag]))
-        return next((f"{flag} {was[flag]}" for flag in known if asked[flag] != was[flag]), None)
+        flags = (f"{flag} {was[flag]}" for flag in known if asked[flag] != was[flag])
+        return next(flags, None) or self._other_pairs(facts.get("overrides"))
+
+    def _other_pairs(self, overrides: Sequence[str] | None) -> str | None:
+        """The KEY VALUE pairs of a training that was given others; its rate may be another one."""
+        asked, was = ({**pairs(words or ()), BASE_LR: ""} for words in (self.overrides, overrides))
+        if overrides is None or len(asked) == 1 or asked == was:
+            return None
+        return " ".join(overrides) or "no KEY VALUE pairs"
 
     def resume_command(self, rate: float | None = None) -> str:
         """The command that goes on with this job's training, perhaps with another base rate."""
@@ -110,8 +113,7 @@ class Job:
 
     def restart_command(self, rate: float) -> str:
         """The command that starts this job's training anew with another base rate."""
-        pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
-        kept = [word for key, value in pairs if key != BASE_LR for word in (key, value)]
+        kept = [word for key, value in pairs(self.overrides).items() if key != BASE_LR for word in (key, value)]
         flags = [flag for flag, on in (("--deterministic", self.deterministic), ("--force", self.force)) if on]
         return _command(self, [*flags, *self._flags(), *kept, BASE_LR, f"{rate:g}"])
 
@@ -123,6 +125,11 @@ class Job:
             *(["--num-gpus", str(machines.gpus)] if machines.gpus > 1 else []),
             *(several if machines.count > 1 else []),
         ]
+
+
+def pairs(overrides: Sequence[str]) -> dict[str, str]:
+    """{key: value} of a command line's KEY VALUE …; of a key that is there twice the last value."""
+    return dict(zip(overrides[::2], overrides[1::2], strict=False))
 
 
 def _command(job: Job, words: Iterable[str]) -> str:

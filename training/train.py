@@ -30,7 +30,7 @@ from maskserve.training.datasets.manifest import Dataset, dataset_dicts, load_da
 from maskserve.training.evaluate import Evaluation, evaluate
 from maskserve.training.evaluation_run import write_results
 from maskserve.training.hooks import Progress, Quiet, write_last
-from maskserve.training.job import INIT, SEED, Job
+from maskserve.training.job import INIT, SEED, Job, pairs
 from maskserve.training.preflight import check_data
 from maskserve.training.presets import ARMS, resolve_cfg
 from maskserve.training.process import log_to
@@ -194,7 +194,9 @@ def _reopen(job: Job) -> Job:
     setup = run.read_json(SETUP)
     cfg = run.load_cfg()
     _check_share(cfg, job)
-    overrides = (*setup["overrides"], *job.overrides)
+    was = pairs(setup["overrides"])
+    changed = [word for key, value in pairs(job.overrides).items() if was.get(key) != value for word in (key, value)]
+    overrides = (*setup["overrides"], *changed)
     if job.overrides:
         merge_overrides(cfg, job.overrides)
         run.write("config.yaml", lambda path: path.write_text(cfg.dump(), encoding="utf-8"))

@@ -41,11 +41,14 @@ def test_a_resume_names_the_place_the_training_and_the_machines() -> None:
         ({"preset": "standard"}, "--preset quick"),
         ({"seed": 1}, "--seed 5"),
         ({"init": "none"}, "--init auto"),
+        ({"overrides": ("SOLVER.MAX_ITER", "9", "SOLVER.BASE_LR", "1")}, None),
+        ({"overrides": ("SOLVER.BASE_LR", "1")}, None),
+        ({"overrides": ("SOLVER.MAX_ITER", "8")}, "SOLVER.MAX_ITER 9"),
     ],
 )
 def test_a_job_is_another_one_where_it_says_so(asked: dict[str, Any], difference: str | None) -> None:
-    """Seed and initial weights that it leaves open are those of the training."""
-    facts = {"preset": "quick", "seed": 5, "init": {"asked": "auto", "kind": "none"}}
+    """Seed, initial weights and pairs that it leaves open are those of the training; its rate may be another one."""
+    facts = {"preset": "quick", "seed": 5, "init": {"asked": "auto"}, "overrides": ["SOLVER.MAX_ITER", "9"]}
     job = Job("mobilenetv2", Path("d"), **{"preset": "quick", **asked})
     assert job.difference(facts) == difference
     assert job.difference({}) is None

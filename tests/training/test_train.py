@@ -103,13 +103,14 @@ def test_a_stopped_training_is_resumed_and_an_earlier_run_stays_until_it_is_comp
         train(job(pandas, tmp_path, steps=4), stop)
     assert "--resume" in stop.notes[-1]
     assert first.run.weights.read_bytes() == before
-    with pytest.raises(ConfigError, match="keeps its config"):
+    with pytest.raises(ConfigError, match=r"began with .*SOLVER.MAX_ITER 4.*, which --resume keeps"):
         train(Job("mobilenetv2", pandas, "quick", "none", tmp_path, resume=True, overrides=("SEED", "3")))
     for option, value, began in (("preset", "standard", "--preset quick"), ("seed", 1, "--seed 5")):
         with pytest.raises(ConfigError, match=f"began with {began}, which --resume keeps"):
             train(replace(job(pandas, tmp_path, resume=True), **{option: value}))
     assert not is_complete(job(pandas, tmp_path, resume=True))
-    done = train(Job("mobilenetv2", pandas, "quick", output=tmp_path, resume=True))
+    done = train(replace(job(pandas, tmp_path, steps=4), resume=True))  # the whole command, and --resume
+    assert done.run.read_json("run.json")["overrides"] == list(job(pandas, tmp_path, steps=4).overrides)
     assert is_complete(job(pandas, tmp_path, resume=True))
     assert not is_complete(replace(job(pandas, tmp_path, resume=True), init="auto"))
     assert done.run.read_json("run.json")["steps"] == 4
