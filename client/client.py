@@ -149,10 +149,11 @@ class Client:
         return self._attempt(image, request, request_id, deadline)
 
     def _attempt(self, image: bytes, request: Any, request_id: str, deadline: float) -> Segmentation:
+        sent_at = time.monotonic()
         try:
             reply: bytes = _call(self._inference.Predictions, request, self._token, deadline).prediction
         except WorkerDied:
-            self._poison.died(request.model_name, image)
+            self._poison.died(request.model_name, image, sent_at)
             raise
         self._poison.answered(request.model_name, image)
         return read_reply(reply, request_id)

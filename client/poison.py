@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -11,6 +12,8 @@ from collections.abc import Callable
 MAX_DEATHS = 2
 FORGET_S = 600.0
 _REMEMBERED = 1000
+_TOGETHER_S = 1.0
+"""A worker's requests hear of its end one after the other; no worker starts again in that time."""
 
 
 class Poison:
@@ -21,11 +24,14 @@ class Poison:
         self._lock = threading.Lock()
         self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
 
-    def died(self, model: str, image: bytes) -> None:
-        """A worker died while it had this photo."""
+    def died(self, model: str, image: bytes, sent_at: float) -> None:
+        """A worker died while it had this photo, sent at `sent_at` on the clock. Of copies in one batch one counts."""
         key = _key(model, image)
         with self._lock:
-            self._deaths[key] = (self._count(key) + 1, self._clock())
+            now, died_at = self._clock(), self._deaths.get(key, (0, -math.inf))[1]
+            if sent_at <= died_at and now - died_at < _TOGETHER_S:
+                return
+            self._deaths[key] = (self._count(key) + 1, now)
             self._deaths.move_to_end(key)
             if len(self._deaths) > _REMEMBERED:
                 self._deaths.popitem(last=False)

@@ -174,14 +174,30 @@ def test_poison_wears_off() -> None:
     now = [1000.0]
     poison = Poison(lambda: now[0])
     for _ in range(2):
-        poison.died("m", b"photo")
+        poison.died("m", b"photo", now[0])
+        now[0] += 1
     assert poison.is_poison("m", b"photo")
     assert not poison.is_poison("m", b"other")
     now[0] += FORGET_S
     assert not poison.is_poison("m", b"photo")
     for index in range(2000):
-        poison.died("m", str(index).encode())
+        poison.died("m", str(index).encode(), now[0])
     assert len(poison._deaths) == 1000
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "died_at", "is_poison"),
+    [(9.9, 10.1, False), (10.05, 10.1, True), (9.9, 14.0, True)],
+    ids=["the same batch", "sent after the first death", "the next worker's turn"],
+)
+def test_copies_in_one_batch_are_one_death(sent_at: float, died_at: float, is_poison: bool) -> None:
+    """A load test with one photo, or a user who clicked twice: one worker that is killed makes no poison of it."""
+    now = [10.0]
+    poison = Poison(lambda: now[0])
+    poison.died("m", b"photo", 9.8)
+    now[0] = died_at
+    poison.died("m", b"photo", sent_at)
+    assert poison.is_poison("m", b"photo") is is_poison
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
