@@ -150,7 +150,9 @@ class Dispatcher:
         if refusal:
             self._metrics.shed.labels(name).inc()
             raise problems.unavailable("too_many_requests", _why_shed(refusal), name, refusal.retry_after_s)
-        if not state.breaker.allow():
+        # TorchServe lets requests wait for a worker that starts again; a probe would, for all of its deadline
+        lacks_worker = state.breaker.is_open and self._workers(name) == 0
+        if lacks_worker or not state.breaker.allow():
             state.admission.leave()
             text = "This arm failed several times in a row and is left alone for a moment."
             raise _ArmIsDown(problems.unavailable("arm_unavailable", text, name))

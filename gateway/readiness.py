@@ -18,7 +18,8 @@ from maskserve.gateway.settings import Settings
 MAX_AGE_S = 1.0
 STALE_S = 4.0
 WORKERS_AGE_S = 5.0
-"""Workers come and go seldom: while requests arrive they are counted so often, beside the requests."""
+"""Workers come and go seldom: while requests arrive they are counted so often, beside the requests; where an arm has
+none, as often as may be."""
 
 
 class Status(Protocol):
@@ -78,11 +79,12 @@ class Readiness:
         return self._known
 
     def workers(self, arm: str) -> int | None:
-        """The arm's READY workers as last heard, at least 1; None when TorchServe never said. Never waits."""
-        if self._clock() - self._known_at >= WORKERS_AGE_S and not self._asking.locked():
-            threading.Thread(target=self.statuses, name="count-workers", daemon=True).start()
+        """The arm's READY workers as last heard; None when TorchServe never said. Never waits."""
         status = next((one for one in self._known if one.arm == arm and one.workers_total), None)
-        return max(1, status.workers_ready) if status else None
+        age_s = WORKERS_AGE_S if status and status.workers_ready else MAX_AGE_S
+        if self._clock() - self._known_at >= age_s and not self._asking.locked():
+            threading.Thread(target=self.statuses, name="count-workers", daemon=True).start()
+        return status.workers_ready if status else None
 
     def missing(self) -> tuple[ArmStatus, ...]:
         """The required arms that are not ready."""

@@ -314,6 +314,21 @@ def test_an_arm_that_keeps_failing_is_left_alone_for_a_moment(http, photo, fake_
     assert until(lambda: http.post(ON_A, data=photo).status_code == 200, at_most_s=4)
 
 
+def test_an_arm_that_failed_is_not_tried_again_before_it_has_a_worker(make_app, photo, fake_torchserve):
+    """TorchServe would let the request wait for the worker, past its deadline, instead of the other arm's answer."""
+    app = make_app(routing={"fallback_on_override": True})
+    http, breaker = app.test_client(), app.extensions["maskserve"].dispatcher._arms["a"].breaker
+    fake_torchserve.set_ready(wire.MODEL_R50, False)
+    assert http.get("/readyz").status_code == 503
+    for _ in range(5):
+        breaker.failed()
+    breaker._retry_at = 0.0
+    assert http.post(ON_A, data=photo).json["arm"] == "b"
+    assert not fake_torchserve.attempts[wire.MODEL_R50]
+    fake_torchserve.set_ready(wire.MODEL_R50, True)
+    assert until(lambda: http.post(ON_A, data=photo).json["arm"] == "a", at_most_s=10)
+
+
 def test_both_arms_down_is_one_503_about_the_chosen_arm(http, photo, fake_torchserve):
     for model in (wire.MODEL_R50, wire.MODEL_MNV2):
         fake_torchserve.set_ready(model, False)
