@@ -39,6 +39,9 @@ from maskserve.training.tuning import Tuning
 # in the order in which `unzip -p` gives them
 _MODEL_FILES = ("classes.json", "config.yaml", "model.pth", *TRUNK_FILES)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+_TRIES_AGAIN_S = 14 * 24 * 3600
+"""So long TorchServe starts a worker anew that does not load. After its own 300 s it never would, and a shortage of
+memory may last longer. At most 24 days: it counts milliseconds in 31 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class ServingSettings:
             "maxBatchDelay": self.batch_delay_ms,
             "responseTimeout": self.response_timeout_s,
             "startupTimeout": self.startup_timeout_s,
+            "maxRetryTimeoutInSec": _TRIES_AGAIN_S,
             "threads": self.threads,
             "precision": precision,
             "score_threshold": self.score_threshold,

@@ -131,6 +131,7 @@ def test_settings_become_torchserves_keys_and_the_handlers(run: Path, tmp_path: 
             "maxBatchDelay": 20,
             "responseTimeout": 9,
             "startupTimeout": 99,
+            "maxRetryTimeoutInSec": 1209600,
             "threads": 3,
             "precision": "fp32",
             "score_threshold": 0.7,
