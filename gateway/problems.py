@@ -26,7 +26,11 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
 
 SERVER_TEXTS: Mapping[str, tuple[int, str]] = {
-    "worker_died": (503, "The model's worker stopped while it had this photo. Try again in a few seconds."),
+    "worker_died": (
+        503,
+        "The model's worker stopped while it had this photo. Try again in a few seconds; a photo that has stopped it "
+        "twice is refused for ten minutes.",
+    ),
     "handler_failed": (502, "The model failed on this photo. The server's log says why, under this request id."),
     "out_of_memory": (503, "The model's worker is out of memory. Try again, or send a smaller photo."),
     "overloaded": (503, "The model is not ready or has too much to do. Try again in a few seconds."),
