@@ -27,6 +27,11 @@ def test_a_seed_names_the_arrivals():
     assert first == again != other
 
 
+def test_two_rates_do_not_share_their_gaps():
+    slow, fast = (arrivals(open_loop(rate, 5.0, seed=1))[0] * rate for rate in (20, 40))
+    assert slow != pytest.approx(fast)
+
+
 def test_constant_arrivals_are_evenly_spaced():
     assert arrivals(open_loop(4, 1.0, constant=True)) == [0, 0.25, 0.5, 0.75]
 
