@@ -35,7 +35,7 @@ def test_rest_row_is_answered_in_json_and_takes_options_from_the_form(photo: byt
         "score_threshold": bytearray(b"0.1"),
         "max_instances": "2",
         "mask_format": bytearray(b"none"),
-        "class_names": bytearray(b"red panda, giant panda"),
+        "class_names": bytearray(b"red panda, giant panda,"),
     }
     assert read_envelope(row).as_json
     assert read_photo(row, seen_at).options == SegmentOptions(0.1, 2, "none", ("red panda", "giant panda"))

@@ -7,7 +7,7 @@ import math
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maskserve.protos import codec
@@ -59,6 +59,8 @@ def segmentations(draw: st.DrawFn) -> Segmentation:
 
 
 @given(options)
+@example(SegmentOptions(score_threshold=0.0, max_instances=1))
+@example(SegmentOptions(score_threshold=1.0, max_instances=1000))
 def test_options_survive_the_wire(given_options: SegmentOptions) -> None:
     """decode(encode(options)) is the options."""
     assert codec.decode_options(codec.encode_options(given_options)) == given_options
