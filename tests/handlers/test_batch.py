@@ -124,6 +124,7 @@ def test_a_bad_image_fails_alone_and_leaves_the_others_as_they_were(engine: Engi
         (MemoryError(), ErrorCode.OUT_OF_MEMORY),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), ErrorCode.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ErrorCode.OUT_OF_MEMORY),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), ErrorCode.OUT_OF_MEMORY),
     ],
 )
 def test_when_a_batched_forward_raises_only_the_culprit_fails(
