@@ -44,8 +44,16 @@ def test_an_arm_of_weight_zero_gets_no_traffic(weights, user):
 
 
 def test_users_are_dealt_out_by_weight():
-    counts = Counter(rank({"a": 3, "b": 1}, "salt", f"user-{number}")[0] for number in range(8000))
-    assert counts["a"] / 8000 == pytest.approx(0.75, abs=0.015)
+    weights = {"a": 6, "b": 3, "c": 1}
+    counts = Counter(rank(weights, "salt", f"user-{number}")[0] for number in range(8000))
+    assert {arm: count / 8000 for arm, count in counts.items()} == pytest.approx(
+        {"a": 0.6, "b": 0.3, "c": 0.1}, abs=0.015
+    )
+
+
+def test_another_release_moves_nobody():
+    users = [f"user-{number}" for number in range(12)]
+    assert "".join(rank({"a": 1, "b": 1, "c": 1}, "salt", user)[0] for user in users) == "acaccaabbbcc"
 
 
 def test_another_salt_deals_the_users_anew():
