@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from maskserve.imaging.decode import decode_rgb
-from maskserve.imaging.header import check_image, inspect_image
+from maskserve.imaging.header import _webp_size, check_image, inspect_image
 from maskserve.imaging.jpeg import MAX_SCANS
 from maskserve.protos import wire
 from maskserve.protos.errors import RequestError
@@ -123,6 +123,16 @@ def test_a_hundred_megapixels_are_refused_by_the_header(claiming: object, size: 
     assert error.code is ErrorCode.IMAGE_TOO_LARGE
     assert "megapixels" in error.message
     assert peak < 2**20
+
+
+@pytest.mark.parametrize(
+    ("chunk", "options"), [(b"VP8 ", {}), (b"VP8L", {"lossless": True}), (b"VP8X", {"xmp": b"<x/>"})]
+)
+def test_each_kind_of_webp_says_its_size_before_it_is_opened(chunk: bytes, options: dict[str, object]) -> None:
+    """Opening it would make room for all that it claims."""
+    data = encoded(Image.new("RGB", (4001, 300)), "WEBP", **options)
+    assert data[12:16] == chunk
+    assert _webp_size(data) == (4001, 300)
 
 
 @pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (60_000, 60_000)])
