@@ -45,3 +45,18 @@ def test_another_seed_holds_out_other_photos() -> None:
     photos = [frozenset({"cat"})] * 30
     fractions = {"train": 0.8, "test": 0.2}
     assert stratified(photos, fractions, 0) != stratified(photos, fractions, 1)
+
+
+def test_a_rare_class_that_never_comes_alone_is_split_by_the_fraction() -> None:
+    photos = [frozenset({"cat"})] * 40 + [frozenset({"cat", "dog"})] * 10
+    for seed in range(5):
+        splits = stratified(photos, {"train": 0.8, "test": 0.2}, seed)
+        assert (splits.count("test"), splits[40:].count("test")) == (10, 2)
+
+
+def test_another_release_holds_out_the_same_photos() -> None:
+    photos = [
+        frozenset(classes) for classes in ("bd", "bc", "", "b", "bd", "a", "", "", "a", "abc", "bc", "b", "bd", "d")
+    ]
+    splits = stratified(photos, {"train": 0.6, "val": 0.2, "test": 0.2}, 0)
+    assert " ".join(splits) == "train val train test train train val train test train train train val test"
