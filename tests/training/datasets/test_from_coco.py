@@ -65,6 +65,15 @@ def test_rle_masks_and_crowds_stay_as_they_are(tmp_path: Path, compressed: bool)
     assert {f.code for f in check([tmp_path / "out"]).findings} <= {"class-imbalance", "tiny-objects"}
 
 
+def test_the_data_hash_follows_rle_masks_and_crowds(tmp_path: Path) -> None:
+    filled = {"size": HOLED["size"], "counts": [605, 20, 40, 20, 40, 20, 4055]}
+    hashes = set()
+    for mask, crowd in ((HOLED, 0), (HOLED, 1), (filled, 0)):
+        path = write_coco(tmp_path / "x.json", [annotation(1, [SQUARE]), annotation(2, mask, iscrowd=crowd)])
+        hashes.add(_imported(path, tmp_path / "out")[0].data_hash)
+    assert len(hashes) == 3
+
+
 def test_annotations_without_a_usable_mask_are_left_out_and_told(tmp_path: Path) -> None:
     empty, elsewhere = {"size": [60, 80], "counts": [4800]}, {"size": [80, 60], "counts": [4700, 100]}
     masks = [None, [], [[1, 1, 2, 2]], empty, elsewhere, [SQUARE]]

@@ -118,13 +118,14 @@ def test_photos_of_any_extension_are_taken(tmp_path: Path, kind: str, extension:
     assert _manifest(tmp_path / "out")["images"][0]["file_name"] == f"../in/a{extension}"
 
 
-def test_a_photo_that_is_only_in_its_json_is_written_beside_the_manifests(tmp_path: Path) -> None:
-    write_labelme(tmp_path / "in/a", [square("cat")], photo=photo_bytes(kind="PNG"), embedded=True)
+def test_photos_that_are_only_in_their_json_are_written_beside_the_manifests(tmp_path: Path) -> None:
+    photos = [photo_bytes(kind="PNG", seed=seed) for seed in range(2)]
+    for name, photo in zip("ab", photos, strict=True):
+        write_labelme(tmp_path / "in" / name, [square("cat")], photo=photo, embedded=True)
     import_labels([tmp_path / "in"], tmp_path / "out", ImportOptions(test_fraction=0))
-    name = _manifest(tmp_path / "out")["images"][0]["file_name"]
-    assert name.startswith("images/a-")
-    assert name.endswith(".png")
-    assert (tmp_path / "out" / name).read_bytes() == photo_bytes(kind="PNG")
+    names = [image["file_name"] for image in _manifest(tmp_path / "out")["images"]]
+    assert [(name[:9], name[-4:]) for name in names] == [("images/a-", ".png"), ("images/b-", ".png")]
+    assert [(tmp_path / "out" / name).read_bytes() for name in names] == photos
 
 
 def test_what_lies_outside_the_photo_is_cut_off_and_told(tmp_path: Path) -> None:
