@@ -101,6 +101,15 @@ def test_labelme_folders_called_val_or_valid_are_for_validation(tmp_path: Path, 
     assert _found(tmp_path) == _found(tmp_path / "train", tmp_path / val) == expected
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_photos_in_one_splits_folder_alone_are_dealt_out_unless_it_is_named_for_training(
+    tmp_path: Path, name: str
+) -> None:
+    write_labelme(tmp_path / name / "a", [square("cat")])
+    assert _found(tmp_path) == [("a.json", "labelme", None)]
+    assert _found(tmp_path / name) == [("a.json", "labelme", "train" if name == "train" else None)]
+
+
 def test_splits_that_are_named_one_by_one_stay_when_other_photos_are_named_too(tmp_path: Path) -> None:
     for name in ("train", "test", "new", "more/train", "more/test"):
         write_labelme(tmp_path / name / name.replace("/", "_"), [square("cat")])
