@@ -119,6 +119,11 @@ def test_the_parts_of_one_shape_stay_one_object(tmp_path: Path) -> None:
     assert load_manifest(tmp_path / "set/train.json").instances == {"cat": 1, "dog": 1}
 
 
+def test_a_shape_that_falls_apart_stays_in_its_group(tmp_path: Path) -> None:
+    fixed, _ = _fixed_shapes(tmp_path, [square("cat", 50, group_id=4), square("cat", points=BOW_TIE, group_id=4)])
+    assert [shape["group_id"] for shape in fixed["shapes"]] == [4, 4, 4]
+
+
 def test_objects_of_one_group_whose_labels_become_the_same_stay_apart(tmp_path: Path) -> None:
     labels = ["puppy, small", "dog", "puppy, smal", "dog", "cat"]
     shapes = [square(label, 15 * x, group_id=1) for x, label in enumerate(labels)]
@@ -253,6 +258,13 @@ def test_annotations_are_mended_with_their_boxes_and_areas(tmp_path: Path) -> No
     assert mended[3]["bbox"] == [10, 10, 20, 20]
     assert mended[6]["segmentation"]["counts"] == [100, 200, 4500]
     assert {f.code for f in check([tmp_path / "out"]).findings if f.level == "error"} == {"empty-polygon"}
+
+
+def test_an_rle_mask_without_pixels_is_taken_out(tmp_path: Path) -> None:
+    path = _dataset(tmp_path) / "train.json"
+    _change(path, {"segmentation": {"size": [60, 80], "counts": [4800]}})
+    assert _codes(fix(path, tmp_path / "out")) == [("empty-polygon", 1)]
+    assert 1 not in [annotation["id"] for annotation in _json(tmp_path / "out/train.json")["annotations"]]
 
 
 def test_the_hash_of_changed_labels_is_another(tmp_path: Path) -> None:
