@@ -88,9 +88,9 @@ def test_letters_beyond_ascii_are_escaped_and_names_that_are_no_utf_8_kept(tmp_p
         (square("cat", points=[[1, 1], [5, 5]]), "empty-polygon", []),
         (square("cat", points=[]), "empty-polygon", []),
         (
-            {"label": "cat", "points": [[60, 5], [90, 9]], "shape_type": "rectangle"},
+            {"label": "cat", "points": [[60, -5], [90, 9]], "shape_type": "rectangle"},
             "outside-image",
-            [[[60, 5], [80, 9]]],
+            [[[60, 0], [80, 9]]],
         ),
         (
             square("cat", 70, 10, 20, shape_type="rectangle"),
