@@ -20,6 +20,7 @@ BOX = (40.0, 40.0, 100.0, 80.0)
 INSIDE = (40.0, 40.0, 100.0, 60.0)
 """IoU 0.75 with BOX."""
 ELSEWHERE = (200.0, 150.0, 60.0, 60.0)
+THIRD = (200.0, 40.0, 60.0, 60.0)
 GIANT, RED = 7, 2
 
 
@@ -54,6 +55,16 @@ def test_the_right_class_wins_over_a_more_certain_wrong_one(tmp_path: Path):
     _, classes = of_photo(tmp_path, [label(1, 1, GIANT, BOX)], answers)
     assert (classes["giant panda"].found, classes["giant panda"].wrong_class) == (1, 0)
     assert classes["red panda"].wrong_class_answers == 1
+
+
+def test_each_instance_of_a_photo_has_its_own_outcome(tmp_path: Path):
+    labels = [label(1, 1, GIANT, BOX), label(2, 1, GIANT, ELSEWHERE), label(3, 1, RED, THIRD)]
+    labels.append(label(4, 1, RED, INSIDE))  # under answers that are right or doubled
+    answers = [answer(1, GIANT, BOX, 0.9), answer(1, GIANT, INSIDE, 0.8), answer(1, GIANT, THIRD, 0.7)]
+    _, classes = of_photo(tmp_path, labels, answers)
+    giant, red = classes["giant panda"], classes["red panda"]
+    assert (giant.found, giant.missed, giant.doubled, giant.wrong_class_answers) == (1, 1, 1, 1)
+    assert (giant.spurious, red.wrong_class, red.missed) == (0, 1, 1)
 
 
 def test_nothing_there_is_spurious_and_nothing_said_is_missed(tmp_path: Path):

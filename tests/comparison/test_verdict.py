@@ -194,6 +194,7 @@ def test_arms_that_find_next_to_nothing_are_not_ranked():
     ("classes", "said"),
     [
         ({"red panda": OPEN, "giant panda": CLEAR}, "; on red panda alone the difference is not distinguishable from"),
+        ({"red panda": (-1.2, -4.6, 2.1), "giant panda": CLEAR}, "points; on red panda alone the difference is not"),
         ({"red panda": MIRRORED, "giant panda": CLEAR}, "; on red panda alone MobileNetV2 is ahead (exploratory)."),
         ({"a": OPEN, "b": OPEN, "c": OPEN, "d": CLEAR}, "; on 3 of 4 classes alone the difference is not"),
         ({"red panda": CLEAR, "giant panda": CLEAR}, "mask AP points."),

@@ -10,6 +10,7 @@ from maskserve.client.errors import DeadlineExceeded, HandlerFailed
 from maskserve.gateway.breaker import FAILURES_TO_OPEN
 from maskserve.gateway.dispatch import Dispatcher, Job
 from maskserve.gateway.metrics import Metrics
+from maskserve.gateway.problems import Problem
 from maskserve.gateway.routing import Reason, Route
 from maskserve.gateway.settings import Settings
 from maskserve.protos.errors import RequestError
@@ -52,3 +53,18 @@ def test_a_photo_that_was_given_up_still_counts_as_work_of_its_arm():
     dispatcher, arm = ask_a(DeadlineExceeded("no answer"))
     assert not arm.breaker.allow()
     assert dispatcher.expected_s("a") == 2.0
+
+
+def test_nothing_of_a_comparison_goes_on_after_its_answer():
+    done = []
+
+    class SlowB:
+        def predict(self, *_args, model, **_options):
+            time.sleep(0.2 * (model == Settings().arms["b"].model))
+            done.append(model)
+            raise HandlerFailed("a bug")
+
+    dispatcher = Dispatcher(Settings(), SlowB(), Metrics(), lambda _arm: 1)
+    with pytest.raises(Problem):
+        dispatcher.compare(Job(b"", SegmentOptions(), "", time.monotonic() + 5), "a", "b")
+    assert len(done) == 2

@@ -41,6 +41,13 @@ def test_of_few_values_the_99th_percentile_is_the_largest():
     assert percentile([], 50) is None
 
 
+def test_a_row_has_the_percentiles_that_its_columns_name():
+    row = summarise(
+        "rate", 4.0, recording(*(sample(took_s=ms / 1000) for ms in range(1, 201))), warm_up_s=0, until_s=5
+    ).everybody
+    assert [round(ms, 6) for ms in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)] == [100, 190, 198, 200]
+
+
 def test_refused_failed_and_late_requests_are_counted_apart_and_never_as_latency():
     step = summarise(
         "rate",
