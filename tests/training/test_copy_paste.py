@@ -59,18 +59,18 @@ def record(size: tuple[int, int], grey: int, *masks: tuple[int, np.ndarray]) -> 
 def test_a_hidden_instance_loses_its_label_and_a_half_hidden_one_gets_a_smaller_box(monkeypatch):
     size = (20, 30)
     photo = record(
-        size, 10, (0, block(size, 5, 0, 15, 20)), (1, block(size, 6, 10, 14, 19)), (2, block(size, 0, 25, 3, 30))
+        size, 10, (0, block(size, 7, 0, 15, 18)), (1, block(size, 5, 10, 16, 18)), (2, block(size, 0, 25, 3, 30))
     )
-    donor = record((25, 30), 200, (7, block((25, 30), 9, 8, 19, 18)))
+    donor = record((25, 30), 200, (7, block((25, 30), 9, 8, 19, 16)))
     monkeypatch.setattr(copy_paste, "_random_offset", lambda *_: (-4, 2))
     pasted = paste_instances(photo, donor)
     kept = {a["category_id"]: a for a in pasted["annotations"]}
     assert set(kept) == {0, 2, 7}
-    assert kept[0]["bbox"] == [0, 5, 10, 15]
-    assert coco_mask.area(kept[0]["segmentation"]) == 100
-    assert kept[7]["bbox"] == [10, 5, 20, 15]
+    assert kept[0]["bbox"] == [0, 7, 10, 15]
+    assert coco_mask.area(kept[0]["segmentation"]) == 80
+    assert kept[7]["bbox"] == [10, 5, 18, 15]
     assert kept[2] is photo["annotations"][2]
-    assert (pasted["pixels"] == 200).all(axis=2).sum() == 100
+    assert (pasted["pixels"] == 200).all(axis=2).sum() == 80
     assert (photo["pixels"] == 10).all()
 
 
@@ -85,6 +85,14 @@ def test_a_small_group_lies_inside_and_a_large_one_covers_the_photo(size, donor_
         places.add(tuple(annotation["bbox"]))
         assert coco_mask.area(annotation["segmentation"]) == min(mask.sum(), size[0] * size[1])
     assert len(places) > 20 or donor_size > size
+
+
+@pytest.mark.parametrize(("last", "box"), [(False, [0, 0, 20, 15]), (True, [20, 15, 40, 30])])
+def test_a_group_may_lie_at_each_edge(monkeypatch, last: bool, box: list[int]):
+    monkeypatch.setattr(np.random, "randint", lambda low, end=1: end - 1 if last else low % end)
+    donor = record((20, 25), 200, (1, block((20, 25), 3, 4, 18, 24)))
+    (annotation,) = paste_instances(record((30, 40), 10), donor)["annotations"]
+    assert annotation["bbox"] == box
 
 
 def test_at_least_one_instance_is_pasted_and_not_always_all():
