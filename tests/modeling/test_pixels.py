@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 
-from maskserve.modeling.pixels import LONG_STRIDE, Pixels, network_size
+from maskserve.modeling.pixels import LONG_STRIDE, Pixels, network_size, padded_size
 from maskserve.modeling.resize import resize
 
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
@@ -53,3 +53,10 @@ def test_what_photos_fill_is_less_than_what_is_padded_for_few_sizes(small_cfg: C
     assert (batch.shape[2], batch.shape[3] % LONG_STRIDE) == (height, 0)
     assert sizes[0][1] <= width < sizes[0][1] + 32
     assert batch.shape[3] >= width
+
+
+@pytest.mark.parametrize(
+    ("sizes", "padded"), [([(10, 200)], (32, 256)), ([(200, 10)], (256, 32)), ([(40, 96), (33, 129)], (64, 256))]
+)
+def test_the_longer_side_is_padded_in_longer_strides(sizes: list[tuple[int, int]], padded: tuple[int, int]):
+    assert padded_size(sizes, 32, 128) == padded

@@ -86,6 +86,18 @@ def test_photos_are_mirrored_as_the_config_says(records, direction: str, axis: i
         assert any((pixels == one).all() for pixels in seen(direction))
 
 
+def test_colours_vary_both_ways_and_only_where_the_config_says_so(records):
+    def brightness(amount: str) -> list[float]:
+        np.random.seed(0)
+        mapper = Mapper(config("INPUT.COLOR_JITTER", amount, "INPUT.SCALE_JITTER", "(1.0,1.0)"), records)
+        return [float(mapper(records[0])["image"].float().mean()) for _ in range(12)]
+
+    plain = brightness("0.0")
+    assert max(plain) - min(plain) < 1e-3  # they may be mirrored
+    assert min(brightness("0.3")) < plain[0] - 5
+    assert max(brightness("0.3")) > plain[0] + 5
+
+
 def test_photos_without_any_label_are_said(records):
     for record in records:
         record["annotations"] = []
