@@ -58,25 +58,33 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             taken = int(super().received(data))
         except ValueError as error:  # a length of thousands of digits, an address that is no URL: waitress lets it out
             self.error, self.completed, taken = BadRequest(str(error)), True, len(data)
-        if self.chunked and len(self.body_rcv.control_line + self.body_rcv.trailer) > self.adj.max_request_header_size:
-            # of a line without an end waitress reads all again with each piece that comes
-            self.body_rcv.error = BadRequest("too long a line between chunks")
-            self.error, self.completed = self.error or self.body_rcv.error, True
+        if self.chunked:
+            self._refuse_endless_line()
         if isinstance(self.error, RequestEntityTooLarge):
-            limit = self.adj.max_request_body_size * _DRAINED_AT_MOST
-            if self.chunked:
-                self.body_rcv.buf = OverflowableBuffer(self.adj.inbuf_overflow)  # forgets what came so far
-                is_over = self.body_rcv.completed or self.body_rcv.error
-                self.completed = bool(is_over or self.body_bytes_received > limit)
-            elif not self.expect_continue and self.content_length <= limit:
-                self._to_drain_bytes = self.content_length
-                self.completed = False
+            self._read_on()
         if self.error:
             self.expect_continue = False
             self.headers["CONNECTION"] = "close"  # where the next request would begin is not known
         if isinstance(self.error, RequestHeaderFieldsTooLarge):
             self.command = self.path = ""  # waitress makes up "GET /"
         return taken
+
+    def _refuse_endless_line(self) -> None:
+        """Between chunks: waitress reads all of a line again with each piece of it that comes."""
+        if len(self.body_rcv.control_line + self.body_rcv.trailer) > self.adj.max_request_header_size:
+            self.body_rcv.error = BadRequest("too long a line between chunks")
+            self.error, self.completed = self.error or self.body_rcv.error, True
+
+    def _read_on(self) -> None:
+        """So that the sender sees the answer; what comes is thrown away."""
+        limit = self.adj.max_request_body_size * _DRAINED_AT_MOST
+        if self.chunked:
+            self.body_rcv.buf = OverflowableBuffer(self.adj.inbuf_overflow)
+            is_over = self.body_rcv.completed or self.body_rcv.error
+            self.completed = bool(is_over or self.body_bytes_received > limit)
+        elif not self.expect_continue and self.content_length <= limit:
+            self._to_drain_bytes = self.content_length
+            self.completed = False
 
 
 class Task(WSGITask):  # type: ignore[misc]
