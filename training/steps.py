@@ -184,6 +184,11 @@ def _expectations(cfg: CfgNode, model: nn.Module, *, validated: bool) -> Iterato
         yield f"this {device} does not calculate in bfloat16; trains in float32"
     if cfg.SOLVER.PATIENCE and not (validated and cfg.TEST.EVAL_PERIOD > 0):
         yield "SOLVER.PATIENCE has no effect without validation (val.json or 40 photos, and TEST.EVAL_PERIOD)"
+    if cfg.SOLVER.MAX_ITER <= cfg.SOLVER.WARMUP_ITERS:
+        yield (
+            f"all {cfg.SOLVER.MAX_ITER} steps are warm-up (SOLVER.WARMUP_ITERS is {cfg.SOLVER.WARMUP_ITERS}), none has "
+            f"more than {cfg.SOLVER.WARMUP_FACTOR:g} of SOLVER.BASE_LR: next to nothing is learnt"
+        )
     parts = comm.get_world_size() * cfg.SOLVER.ACCUMULATE
     if parts > 1 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         photos, indifferent = cfg.SOLVER.IMS_PER_BATCH // parts, "GN" if cfg.SOLVER.ACCUMULATE > 1 else "SyncBN or GN"

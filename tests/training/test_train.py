@@ -14,6 +14,7 @@ from maskserve.modeling.predictor import Predictor
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training import preflight, steps
 from maskserve.training.hooks import Quiet
+from maskserve.training.presets import ARMS, resolve_cfg
 from maskserve.training.run_folder import RunFolder
 from maskserve.training.train import Job, is_complete, train
 from maskserve.training.trainer import build_trainer
@@ -323,6 +324,14 @@ def test_a_gpu_without_bfloat16_trains_in_float32_and_says_so(
     done = train(job(pandas, tmp_path), told)
     assert any("does not calculate in bfloat16; trains in float32" in note for note in told.notes)
     assert done.run.read_json("run.json")["precision"] == "float32"
+
+
+@pytest.mark.parametrize(("count", "said"), [(20, True), (21, False)])
+def test_a_training_that_ends_in_its_warm_up_is_said_to_learn_nothing(count: int, said: bool):
+    overrides = ("SOLVER.MAX_ITER", str(count), "SOLVER.WARMUP_ITERS", "20", "MODEL.DEVICE", "cpu")
+    cfg = resolve_cfg(ARMS["mobilenetv2"], preset="quick", recipe="none", class_count=2, seed=3, overrides=overrides)
+    notes = list(steps._expectations(cfg, torch.nn.Identity(), validated=True))
+    assert any("all 20 steps are warm-up" in note for note in notes) == said
 
 
 def test_wrong_data_and_overrides_are_said_before_anything_is_written(pandas: Path, tmp_path: Path):
