@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import click
 
 from maskserve.cli.data_check import card_command, check_command, plural
 from maskserve.cli.progress import progress
+from maskserve.training.own_command import own_command
 
 if TYPE_CHECKING:
     from maskserve.training.datasets.findings import Finding
@@ -84,7 +84,7 @@ def import_command(
         click.echo(json.dumps(_summary(imported), indent=2, ensure_ascii=False))
     else:
         _print_counts(imported)
-    click.echo(f"Manifests in {output}. Next: {_command('train', 'all', '--data', output)}", err=as_json)
+    click.echo(f"Manifests in {output}. Next: {own_command('train', 'all', '--data', output)}", err=as_json)
 
 
 data.add_command(check_command)
@@ -126,7 +126,7 @@ def export_command(dataset: Path, output: Path, overwrite: bool, as_json: bool) 
         click.echo(json.dumps({**made, "warnings": warnings}, indent=2, ensure_ascii=False))
     click.echo(
         f"{plural(exported.photos, 'file')} with {plural(exported.shapes, 'polygon')} in {output}. "
-        f"Next: correct them in labelme, then {_command('data', 'import', output, '-o', 'dataset')}",
+        f"Next: correct them in labelme, then {own_command('data', 'import', output, '-o', 'dataset')}",
         err=as_json,
     )
 
@@ -170,12 +170,7 @@ def make_pandas_command(out: Path, train: int, test: int, seed: int) -> None:
 
     with progress("drawing pandas") as on_photo:
         make_pandas(out, train=train, test=test, seed=seed, on_photo=on_photo)
-    click.echo(f"{train} + {test} photos in {out}. Next: {_command('data', 'import', out, '-o', 'dataset')}")
-
-
-def _command(*words: str | Path) -> str:
-    """One of our own, to paste into a shell."""
-    return shlex.join(["maskserve", *map(str, words)])
+    click.echo(f"{train} + {test} photos in {out}. Next: {own_command('data', 'import', out, '-o', 'dataset')}")
 
 
 def _print_warnings(warnings: tuple[Finding, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maskserve.modeling.waiting import wait_briefly
+from maskserve.training.own_command import own_command
 
 if TYPE_CHECKING:
     from maskserve.training.evaluate import Ap, Evaluation, Scores
@@ -34,7 +35,6 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
       maskserve evaluate runs/mask_rcnn_mnv2_fpn --data dataset --split val --json
     """
     import json
-    import shlex
 
     wait_briefly()  # before torch is loaded
 
@@ -58,7 +58,7 @@ def evaluate(run: Path, data: Path, split: str, as_json: bool, output: Path | No
         click.echo(json.dumps(result.to_json(), indent=1, ensure_ascii=False))
     else:
         click.echo(_table(result))
-    after = shlex.join(["maskserve", "package", str(run)])
+    after = own_command("package", run)
     click.echo(f"Wrote {folder / 'evaluation.json'} and samples.png. Next: {after}", err=as_json)
 
 

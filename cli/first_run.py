@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import click
 from maskserve.protos.errors import ConfigError, DataError
 from maskserve.protos.wire import MODEL_MNV2, MODEL_R50
 from maskserve.training.datasets.manifest import load_manifest
+from maskserve.training.own_command import own_command
 
 BACKBONES = {MODEL_R50: "resnet50", MODEL_MNV2: "mobilenetv2"}
 RUNS = Path("runs")
@@ -137,7 +137,7 @@ def train(
 
 def maskserve(*words: str, why: str) -> None:
     """Run one of our own commands; its output goes to stderr. Raises ConfigError when it fails."""
-    click.secho(f"\n$ maskserve {shlex.join(words)}", bold=True, err=True, nl=False)
+    click.secho(f"\n$ {own_command(*words)}", bold=True, err=True, nl=False)
     click.echo(f"   # {why}", err=True)
     command = [sys.executable, "-m", "maskserve.cli.main", *words]
     with (

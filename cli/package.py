@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from maskserve.modeling.waiting import wait_briefly
+from maskserve.training.own_command import own_command
 
 if TYPE_CHECKING:
     from maskserve.training.layouts import Objective
@@ -159,7 +159,7 @@ def package(
     if as_json:
         click.echo(json.dumps(made, indent=2))
     else:
-        command = shlex.join(["maskserve", "up", "--model-store", str(out)])
+        command = own_command("up", "--model-store", out)
         click.echo(f"Packaged {len(made)}. Next: `{command}` serves the archives there that config.properties names.")
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -35,6 +34,7 @@ from maskserve.cli.torchserve_logs import load_failure, server_lines, sizes
 from maskserve.client import Client, ServerError
 from maskserve.modeling.waiting import wait_briefly
 from maskserve.protos.errors import ConfigError
+from maskserve.training.own_command import own_command
 
 # Unix socket paths end at about 108 characters; ours are <folder>/.ts.sock.9000
 _LONGEST_TEMP = 70
@@ -213,7 +213,7 @@ class TorchServe:
     def _check_archives(self) -> None:
         for model, archive in self.models.items():
             if not (self._model_store / archive).is_file():
-                command = shlex.join(["maskserve", "package", f"runs/{model}", "-o", str(self._model_store)])
+                command = own_command("package", f"runs/{model}", "-o", self._model_store)
                 raise ConfigError(
                     f"{self._model_store / archive}: no such archive; make it with `{command}`, or `make up` makes both"
                 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from maskserve.modeling.waiting import wait_briefly
+from maskserve.training.own_command import own_command
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -138,7 +138,7 @@ def _print(results: list[dict[str, Any]], *, as_json: bool) -> None:
     if not results:
         click.echo("Done here; the run folder is on machine 0.", err=as_json)
         return
-    click.echo("Next: " + shlex.join(["maskserve", "package", *(one["run"] for one in results)]), err=as_json)
+    click.echo("Next: " + own_command("package", *(one["run"] for one in results)), err=as_json)
 
 
 def _shown(value: float | None) -> str:

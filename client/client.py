@@ -28,7 +28,7 @@ from maskserve.client.errors import (
 )
 from maskserve.client.messages import ModelStatus, prediction_request, read_reply, read_status
 from maskserve.client.poison import Poison
-from maskserve.client.token import Token
+from maskserve.client.token import Metadata, Token
 from maskserve.protos import inference_pb2_grpc, management_pb2, management_pb2_grpc
 from maskserve.protos.types import Segmentation, SegmentOptions
 
@@ -143,8 +143,7 @@ class Client:
         try:
             return self._attempt(image, request, request_id, deadline)
         except ServerError as error:
-            is_refused = isinstance(error, Unauthorized)
-            if not (self._token.renew(token) if is_refused else self._may_retry(error, model, image, deadline)):
+            if not self._may_retry(error, model, image, deadline, token):
                 raise
         return self._attempt(image, request, request_id, deadline)
 
@@ -158,8 +157,10 @@ class Client:
         self._poison.answered(request.model_name, image)
         return read_reply(reply, request_id)
 
-    def _may_retry(self, error: ServerError, model: str, image: bytes, deadline: float) -> bool:
-        """Whether a second attempt makes sense, once it does."""
+    def _may_retry(self, error: ServerError, model: str, image: bytes, deadline: float, token: Metadata) -> bool:
+        """Whether a second attempt makes sense, once it does; the first was sent with `token`."""
+        if isinstance(error, Unauthorized):
+            return self._token.renew(token)
         if isinstance(error, WorkerDied) and self._poison.is_poison(model, image):
             return False
         if not isinstance(error, (WorkerDied, OutOfMemory, Unavailable)):

@@ -6,7 +6,6 @@ page.html (Jinja2, escapes all text) ◀─ plots.py, pictures.py, cautions.py; 
 from __future__ import annotations
 
 import re
-import shlex
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from maskserve.comparison.cautions import cautions
 from maskserve.comparison.pictures import Gallery
 from maskserve.comparison.plots import Plot, ahead, as_file, draw_curves, draw_plots, row_name
 from maskserve.comparison.results import ALL_CLASSES, ARM_NAMES, ArmName, Comparison, Confusion, Kind, Row
+from maskserve.training.own_command import own_command
 
 TEMPLATES = Path(__file__).parent / "templates"
 MINUS = "−"
@@ -80,14 +80,14 @@ def _safe(plot: Plot) -> tuple[Markup, str]:
 def command_line(comparison: Comparison) -> str:
     """What makes this page again."""
     a, b, statistics = comparison.a, comparison.b, comparison.statistics
-    words = ["maskserve", "compare", a.run, b.run, "--data", statistics.data]
+    words = ["compare", a.run, b.run, "--data", statistics.data]
     words += ["--resamples", str(statistics.resamples), "--seed", str(statistics.seed)]
     words += ["--latency-photos", str(len(comparison.cost.a.latency_ms))]
     if comparison.served:
         words += ["--served", "--address", comparison.served.address]
         for arm in comparison.served.arms:
             words += [f"--model-{arm.arm}", f"{arm.model}:{arm.version}"]
-    return shlex.join(words)
+    return own_command(*words)
 
 
 def row_groups(kind: Kind) -> list[tuple[str, list[Row]]]:

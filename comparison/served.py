@@ -8,7 +8,6 @@ keeps and AP sees the same instances.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from maskserve.protos.types import ModelInfo, Segmentation, SegmentOptions
 from maskserve.training.datasets.manifest import Manifest
 from maskserve.training.evaluate import category_ids
 from maskserve.training.loader import Record
+from maskserve.training.own_command import own_command
 from maskserve.training.package import Package
 
 TOLERANCE = 0.1
@@ -79,7 +79,7 @@ def check_server(server: Server, arms: Sequence[Arm], packages: Mapping[ArmName,
                     f"what TorchServe serves as {name} is not {arm.path} (digest {served[:12]}, the run's is "
                     f"{ours[:12]}): other weights, fewer proposals, or packaged by another version of maskserve. "
                     "Compare the archive that TorchServe loaded, or run "
-                    f"`maskserve package {shlex.quote(str(arm.path))}` and start TorchServe again, "
+                    f"`{own_command('package', arm.path)}` and start TorchServe again, "
                     f"or say which model it is with --model-{arm.name}"
                 )
 

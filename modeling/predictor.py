@@ -123,6 +123,7 @@ class Predictor:
         model = load_network(self.cfg, weights)
         prepare(model)
         dtype = _dtype(precision)
+        # before int8 takes the backbone away
         stride, norms_by_photo = max(1, model.backbone.size_divisibility), _norms_by_photo(model)
         self._device: torch.device = model.device
         self.trunk: Trunk = (

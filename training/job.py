@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from maskserve.protos.errors import ConfigError
+from maskserve.training.own_command import own_command
 from maskserve.training.presets import ARMS
 from maskserve.training.run_folder import RunFolder, working_folder
 
@@ -136,4 +136,4 @@ def _command(job: Job, words: Iterable[str]) -> str:
     place = ["--data", str(job.data), "--output", str(job.output), "--preset", job.preset]
     init = [] if job.init in (None, INIT) else ["--init", str(job.init)]
     seed = [] if job.seed in (None, SEED) else ["--seed", str(job.seed)]
-    return shlex.join(["maskserve", "train", job.backbone, *place, *init, *seed, *words])
+    return own_command("train", job.backbone, *place, *init, *seed, *words)

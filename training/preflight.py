@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.check import Report, check
 from maskserve.training.hooks import Progress
+from maskserve.training.own_command import own_command
 
 LISTED = 3
 """So many findings are printed; `data check` prints them all."""
@@ -37,7 +37,7 @@ def check_data(data: Path, data_hash: str, *, force: bool, progress: Progress) -
     listed = "\n".join(f"  {line}" for line in [*errors[:LISTED], *more])
     raise DataError(
         f"{data} has {count}, so no training starts:\n{listed}\n"
-        f"fix with `maskserve data check {shlex.quote(str(data))} --fix -o FOLDER` or go on with --force"
+        f"fix with `{own_command('data', 'check', data, '--fix', '-o', 'FOLDER')}` or go on with --force"
     )
 
 

@@ -8,7 +8,6 @@ A new training begins at the last.pth of step 0, which `maskserve.training.train
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from maskserve.protos.errors import ConfigError, DataError
 from maskserve.training.datasets.manifest import load_dataset
 from maskserve.training.hooks import Checkpoint, Progress, Quiet, Validation
 from maskserve.training.job import Job
+from maskserve.training.own_command import own_command
 from maskserve.training.process import (
     deterministic,
     forget_peak_memory,
@@ -234,7 +234,7 @@ def _advice(job: Job, cfg: CfgNode, trainer: StepTrainer, error: DivergedError) 
     validation = _hook(trainer, Validation)
     if validation.best_step:
         lines.append(f"the best weights so far, of step {validation.best_step}, are kept: {job.run.weights}")
-    lines.append(f"if lower rates diverge too, look for wrong boxes: maskserve data check {shlex.quote(str(job.data))}")
+    lines.append(f"if lower rates diverge too, look for wrong boxes: {own_command('data', 'check', job.data)}")
     return "\n".join(lines)
 
 

@@ -10,7 +10,6 @@ sizes (height, width), both of the photo after EXIF orientation.
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 from maskserve.protos.errors import DataError
 from maskserve.training.datasets.coco import image_root, read_coco, split_files
 from maskserve.training.datasets.geometry import compressed
+from maskserve.training.own_command import own_command
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def load_dataset(path: Path | str) -> Dataset:
         return Dataset(load_manifest(path))
     if "train" not in files:
         raise DataError(
-            f"{path} has no train.json. If it holds labelme, VIA or COCO files, run `maskserve data import "
-            f"{shlex.quote(str(path))} -o dataset` and use that folder; a COCO file can also be named itself."
+            f"{path} has no train.json. If it holds labelme, VIA or COCO files, run "
+            f"`{own_command('data', 'import', path, '-o', 'dataset')}` and use that folder; a COCO file can also be "
+            "named itself."
         )
     manifests = {split: load_manifest(file) for split, file in files.items()}
     train = manifests["train"]
